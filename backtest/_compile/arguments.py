@@ -49,9 +49,12 @@ def pack(value: Any) -> Packed:
 
 
 def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
-    """Return the kind of what is no tuple, and its words.
+    """Return the kind of what is no tuple, and its words: whole numbers of 64 bits, or one float.
 
-    Of an array: no owner (0, 0), its size and that of an element, its address, shape and strides.
+    They are the fields of numba's own record of such an argument, in its order. Of an array these
+    are its owner and its Python object, 0 as it has neither; the number of elements and the bytes
+    of one; the address; the shape; and the strides, in bytes. The kind names the type for which
+    code is compiled: the type of elements, the number of dimensions, and C if they lie end to end.
     """
     if isinstance(leaf, np.ndarray):
         is_contiguous = leaf.flags.c_contiguous and not isinstance(leaf, Column)
@@ -62,6 +65,7 @@ def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
     if isinstance(leaf, Struct):
         return type(leaf).__name__, (leaf.numbers.ctypes.data,)
 
+    # Many structs are an array of one dimension, whose elements are the rows of their numbers.
     if isinstance(leaf, Structs):
         n = leaf.numbers.shape[0]
         size = leaf.numbers.strides[0]

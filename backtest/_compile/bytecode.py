@@ -418,8 +418,16 @@ def compile_inner(
 ) -> types.CodeType:
     """Return the code of a definition inside a function that has some names.
 
-    The modules that it refers to are imported around it: Python compiles the call of a function of
-    an imported module in another way than that of a method.
+    Python compiles a name as one of a function around only if there is such a function. So the
+    definition is compiled inside one, ``make``, whose parameters are the ``names``::
+
+        import math
+        def make(names, ...):
+            def formula(...): ...
+
+    The modules that it refers to are imported before: Python compiles the call of a function of an
+    imported module in another way than that of a method, and the code must equal that of
+    ``function``, from whose source the definition is.
     """
     references = find_references(function).items()
     lines = []
@@ -428,6 +436,7 @@ def compile_inner(
             lines.append(f"import {name}")
     lines.append(f"def make({', '.join(names)}): pass")
 
+    # The definition takes the place of ``pass``.
     around = ast.parse("\n".join(lines))
     maker: Any = around.body[-1]
     maker.body = [node]
@@ -435,8 +444,10 @@ def compile_inner(
     flags = function.__code__.co_flags & FUTURE_FLAGS
     code = compile(tree, function.__code__.co_filename, "exec", flags, dont_inherit=True)
 
-    outer = list_inner_codes(code)[0]
-    return next(inner for inner in list_inner_codes(outer) if inner.co_name == node.name)
+    # Code holds that of the functions in it among its constants: ``make``, and in it ours.
+    code_of_maker = list_inner_codes(code)[0]
+    inner_codes = list_inner_codes(code_of_maker)
+    return next(inner for inner in inner_codes if inner.co_name == node.name)
 
 
 def list_inner_codes(code: types.CodeType) -> list[types.CodeType]:
@@ -525,7 +536,14 @@ def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
 
 
 def find_fields(rule: Any, place: int) -> frozenset[str]:
-    """Return the fields that a formula reads of an argument, with ``*`` if it may read others."""
+    """Return the fields that a formula reads of an argument, with ``*`` if it may read others.
+
+    The instructions of its code are looked through. Each time the argument is loaded, one of two
+    things may follow: a field of it is read (LOAD_ATTR), or it is the first argument of a function,
+    which is looked through in turn. Whatever else is done with it, such as handing it on as a
+    second argument, may read any field: so what is not understood makes too many fields, never too
+    few. ``place`` is that of the argument, counted from 0.
+    """
     noted: dict[int, frozenset[str]] = getattr(rule, READ, {})
     if place in noted:
         return noted[place]
@@ -540,7 +558,7 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
         fields.add("*")
 
     for k, step in enumerate(steps):
-        # Newer versions of Python load two names by one instruction.
+        # The names that the instruction loads: newer versions of Python load two by one.
         loaded = step.argval
         if not isinstance(loaded, tuple):
             loaded = (loaded,)
@@ -550,10 +568,17 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
         before = steps[max(k - 1, 0)]
         after = steps[min(k + 1, len(steps) - 1)]
         is_once = loaded.count(name) == 1
-        is_loaded = len(loaded) == 1 or step.opname.endswith("LOAD_FAST")
-        if loaded[-1] == name and is_once and is_loaded and after.opname == "LOAD_ATTR":
+
+        # A field is read of what was loaded last; of two names, the other may also be stored.
+        is_loaded_last = loaded[-1] == name
+        is_load = len(loaded) == 1 or step.opname.endswith("LOAD_FAST")
+        reads_field = is_loaded_last and is_load and after.opname == "LOAD_ATTR"
+
+        # The first argument of a call is loaded right after the function.
+        is_loaded_first = loaded[0] == name
+        if is_once and reads_field:
             fields.add(str(after.argval))
-        elif loaded[0] == name and is_once and is_called(before, steps):
+        elif is_once and is_loaded_first and is_called(before, steps):
             fields |= find_fields_of_call(rule.__globals__.get(before.argval))
         else:
             fields.add("*")

@@ -167,9 +167,12 @@ def compile_whole(function: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], str]) -> ObjectFile:
-    """Return a compiled function as an object in which all but its call is internal.
+    """Return a compiled function as an object file, in which all but its call is internal.
 
-    ``write`` writes that call, which the symbol of the name leads to.
+    The call is a second function, by whose symbol others find it, and which ``write`` writes as a
+    text of LLVM: it takes the arguments of Python or of C, and calls the function as numba does.
+    What is internal may be inlined and dropped: first all but the function, so that the call can
+    be linked to it by name, and then the function too.
     """
     library = made.library
     if isinstance(library, WholeLibrary):
@@ -188,11 +191,15 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     module.link_in(call)
     module.get_function(entry.name).linkage = "internal"
 
+    # Only what the call reaches is left.
     machine = describe_machine()
     drop_dead_code(module, machine)
     needs = list_needs(module)
     if "numba_gil_ensure" in needs:  # it would keep the interpreter's lock, and stand still
         raise TypeError("print is not supported in compiled code")
+
+    # The object is for the processor that numba compiles for. If that has instructions which this
+    # one lacks (a higher level), a second one is made that this process can load here.
     here = b""
     if cache_folders.is_for_higher_level():
         here = bytes(describe_machine(is_here=True).emit_object(module))
@@ -277,8 +284,11 @@ def write_conversion(kind: str, word: str) -> str:
 def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
     """Return LLVM's text of a C function that calls numba's with its own arguments.
 
-    Where numba's fails, with a status that is not 0, ours returns 0 of a count and -1 of a float
-    (``returns`` is "d"), which its caller takes for a refusal.
+    A function of numba returns a status, 0 if all went well, and writes its result and its fault at
+    the places of its first two arguments; ours returns the result itself. ``returns`` is its kind:
+    "d" for a float, else a whole number. Where numba's fails, ours returns a refusal: -1 of a
+    float, a leverage that none may decide, and 0 of a whole number, which else says that all
+    leverages are sound.
     """
     result, fault, *kinds = list_argument_kinds(entry)
     types = ", ".join([result, fault, *kinds])
@@ -378,7 +388,12 @@ class WholeLibrary(OwnLibrary):
     """
 
     def finalize(self) -> None:
-        """Link all that is called into the module, and let numba optimize it as one."""
+        """Link all that is called into the module, and let numba optimize it as one.
+
+        numba calls it once all code of the library is written. Its own ``finalize`` would link the
+        libraries again, so their list is emptied before; and it optimizes what it finds, so all is
+        linked and marked before.
+        """
         module = self._final_module
         own = {function.name for function in module.functions if not function.is_declaration}
 

@@ -251,7 +251,9 @@ def declare(build: Any, returned: Any, *kinds: Any) -> Any:
     """Return a new operation that compiled code may call, whose machine code ``build`` writes.
 
     ``returned`` and ``kinds`` are numba's types of its result and its arguments. numba learns of an
-    operation in two tables: one of types, for inference, and one of the code that is written.
+    operation in two tables: one of types, for inference, and one of the code that is written. What
+    is returned is a function of Python that stands for the operation in both, and is put into the
+    place of an operator in the code of a formula.
     """
 
     def operation(*_: Any) -> None:
@@ -371,18 +373,25 @@ def check_expression(expression: Any, state: Any) -> Any:
 
 
 def check_operation(expression: Any, state: Any) -> Any:
-    """Return a checked operation of whole numbers, or a comparison of one with a float."""
+    """Return what stands in the place of an operation of two values, often the same.
+
+    Compiled whole numbers have 64 bits, and plain ones have no end. So an operation of two that may
+    overflow becomes one that raises then (OF_WHOLE). A comparison of a whole number with a float
+    becomes one that is exact (MIXED). Raises RefusedError for a power that could not be replaced.
+    """
     function = expression.fn if expression.op == "binop" else expression.immutable_fn
     left = expression.lhs
     right = expression.rhs
     kinds = [state.typemap[left.name], state.typemap[right.name]]
     if all(isinstance(kind, (types.Integer, types.Boolean)) for kind in kinds):
+        # Those that cannot overflow stay: bits, comparisons, and what has no checked version.
         checked = OF_WHOLE.get(function)
         if checked is None or function in FREE:
             return expression
         return replace(expression, state, checked, left, right)
 
-    # Small constants are floats too.
+    # A comparison of a whole number and a float. Constants (IntegerLiteral) and bools are small: as
+    # floats they are the same numbers, so numba's own comparison is exact.
     is_whole_first = isinstance(kinds[0], types.Integer)
     is_any_whole = is_whole_first or isinstance(kinds[1], types.Integer)
     is_any_small = any(isinstance(kind, (types.Boolean, types.IntegerLiteral)) for kind in kinds)

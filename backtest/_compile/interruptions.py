@@ -90,7 +90,8 @@ class SignalGate:
 def hold_signals() -> Iterator[SignalGate]:
     """Keep signals until the block ends; then call their handlers, all of them though one raises.
 
-    What a handler raises while compiled code runs would be lost. Yields the gate that keeps them.
+    What a handler raises while compiled code runs would be lost. Yields the gate that keeps them,
+    which is closed at first: inside the block it may be opened where Python code runs.
     """
     gate = SignalGate()
     # Stacks call what they were given when they close, the last first, and go on if one raises.
@@ -103,7 +104,8 @@ def hold_signals() -> Iterator[SignalGate]:
         try:
             yield gate
         finally:
-            # Reversed, so that the signal that came first is answered first.
+            # A stack answers the last first: reversed, the signal that came first is answered
+            # first. Those that come from here on are answered at once.
             gate.is_closed = False
             for answer in reversed(gate.waiting):
                 answers.callback(answer)

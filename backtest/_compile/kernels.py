@@ -78,10 +78,14 @@ def compile_rules(
 ) -> dict[ModuleType, dict[str, Any]]:
     """Compile the functions of modules for one another, and return the globals of each module.
 
-    ``twins`` are compiled functions by the identity of the plain ones: those that are given stand
-    in the place of their own, and those that are made here are added. The marks of
-    :mod:`backtest.core.kernels` say what is inlined; with ``inlines_all`` it is all but the cold
-    and kernels. Without options, functions of them return the constant of their mark.
+    A twin is the compiled version of a plain function. ``twins`` has them by the ``id`` of the
+    plain one: those that are given are taken as they are, and those that are made here are added.
+    A module's globals are copied, and in the copy each name of a plain function is bound to its
+    twin: so twins call one another, and the module itself stays plain.
+
+    Functions carry marks, attributes that the decorators of :mod:`backtest.core.kernels` set.
+    What is marked ``is_inlined`` is inlined; with ``inlines_all`` it is all but the cold and the
+    kernels. Without options, what is marked ``without_options`` returns the constant of its mark.
     """
     from backtest._compile.compiler import jit  # noqa: PLC0415 - loads numba
 

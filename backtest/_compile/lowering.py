@@ -44,6 +44,7 @@ from backtest._compile.formula_checks import (
 from backtest._compile.object_code import ObjectFile
 
 WORD = ir.IntType(64)
+FLOAT_BYTES = 8
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
 KINDS = {"pointer": POINTER, "whole": numba.int64}
 """What formulas have as arguments: arrays by address, and whole numbers."""
@@ -143,7 +144,8 @@ def view_memory(_context: Any, record: Any) -> Any:
     """Return the numbers of a struct, (fields,), or of an array of structs, (n, fields).
 
     Writes an array of floats over the same memory: nothing is copied, and what is written into the
-    one is read in the other. A struct has floats alone, of 8 bytes each, without gaps.
+    one is read in the other. A struct has floats alone, of 8 bytes each, without gaps. The memory
+    stays that of the struct, which must outlive the array.
     """
     is_many = isinstance(record, kinds_of.Array)
     struct = record
@@ -151,28 +153,33 @@ def view_memory(_context: Any, record: Any) -> Any:
     if is_many:
         struct = record.dtype
         n_dimensions = 2
-    n_fields = struct.size // 8
+    n_fields = struct.size // FLOAT_BYTES
     kind = kinds_of.Array(numba.float64, n_dimensions, "C")
 
     def build(context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
-        """Write an array whose data are the memory of the struct, or of the array of structs."""
+        """Write an array whose data are the memory of the struct, or of the array of structs.
+
+        A numba array is a record of its data's address, its shape and its strides, in bytes. One
+        row has ``n_fields`` floats; an array of structs (``is_many``) has a row for each of them.
+        """
         place = arguments[0]
         shape = [ir.Constant(WORD, n_fields)]
-        strides = [ir.Constant(WORD, 8)]
+        strides = [ir.Constant(WORD, FLOAT_BYTES)]
         if is_many:
             structs = context.make_array(record)(context, builder, place)
             place = structs.data
             (n,) = cgutils.unpack_tuple(builder, structs.shape)  # type: ignore[no-untyped-call]
             shape = [n, *shape]
-            strides = [ir.Constant(WORD, 8 * n_fields), *strides]
+            strides = [ir.Constant(WORD, FLOAT_BYTES * n_fields), *strides]
 
-        # An array without an owner: the struct keeps the memory.
+        # ``meminfo`` owns memory for numba; without one, the struct keeps it.
         view = context.make_array(kind)(context, builder)
         data = builder.bitcast(place, view.data.type)
-        size = ir.Constant(WORD, 8)
-        populate_array(view, data, shape, strides, size, meminfo=None)  # type: ignore[no-untyped-call]
+        item_size = ir.Constant(WORD, FLOAT_BYTES)
+        populate_array(view, data, shape, strides, item_size, meminfo=None)  # type: ignore[no-untyped-call]
         return view._getvalue()
 
+    # The type of this call: it takes the record, and returns an array of that kind.
     return kind(record), build
 
 
@@ -196,15 +203,22 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
 
     @intrinsic
     def call(_context: Any, address: Any, *given: Any) -> Any:
-        """Return the types of a call with arguments of such types, and what writes its code."""
+        """Return the types of a call with arguments of such types, and what writes its code.
+
+        ``given`` are arrays and numbers, as :func:`make_call` lays them out. numba asks while it
+        compiles a call; the types are what it returns and takes, the address and a tuple.
+        """
+        # A constant of the code has a type of its own, which is taken as that of any such number.
         kinds = tuple(map(unliteral, given))
 
         def build(
             context: Any, builder: ir.IRBuilder, _signature: Any, arguments: tuple[Any, Any]
         ) -> ir.Value:
-            """Write the call: pointers into the arrays, the numbers, and a jump to the address.
+            """Write the call of a C function: pointers into the arrays, and then the numbers.
 
-            ``arguments`` are the address, and a tuple of the values of ``given``.
+            ``arguments`` are the address, and a tuple of the values of ``given``. Which of these
+            are arrays, and at which element each pointer points, is in ``arrays``; the numbers are
+            the last ``n_numbers``. C's types of all are in ``function_kind`` (:func:`make_call`).
             """
             address_value, packed = arguments
             values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
@@ -219,7 +233,7 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
                 pointers.append(pointer)
 
             # The address is an integer, which becomes a function of the declared parameters.
-            numbers = values[-n_numbers:]
+            numbers = values[len(values) - n_numbers :]
             function = builder.inttoptr(address_value, function_kind.as_pointer())
             return builder.call(function, [*pointers, *numbers])
 
@@ -234,8 +248,11 @@ def locate_function(context: Any, function: Any, arguments: Any) -> Any:
     """Return the address of a function that is compiled for some arguments.
 
     Writes the address as an integer, and links the machine code of that function into the one that
-    asks for it: else the address would be of nothing.
+    asks for it: else the address would be of nothing. ``arguments`` is a tuple, of which only the
+    types count: nothing is called.
     """
+    # numba compiles a function when it finds the types of a call of it, so it is asked for those
+    # of a call that is never made.
     kinds = function.get_call_type(context, tuple(arguments.types), {}).args
 
     def build(context: Any, builder: ir.IRBuilder, _signature: Any, _arguments: Any) -> Any:
@@ -348,7 +365,9 @@ def register_overload(
         parameters.append(parameter)
     head = ", ".join(parameters)
 
-    # Literals are read where a call is compiled, the others where it runs.
+    # The lines of the text above. An argument among ``literals`` is read in ``choose``, where a
+    # call is compiled, and has a name of its own from there on; ``replaced`` is what ``scalar``
+    # gets of an argument where that is not the argument itself.
     arguments = []
     lines = [f"def choose({head}):"]
     for name in names:
@@ -395,19 +414,28 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
     """Return a call, for compiled code, of a compiled function at an address: two integers.
 
     ``given`` are such arguments as it is called with; records are passed by reference. The function
-    is one of numba's, not of C: it has numba's own order of arguments.
+    is one of numba's, not of C, so it is called as numba does (``context.call_conv``): first the
+    places of its result and of its fault, then its arguments, flat. What is returned is used as a
+    function of the address and the arguments, ``call(address, *given)``.
     """
     kinds = tuple(map(share_kind, read_kinds(given)))
     result = kinds_of.UniTuple(numba.int64, 2)  # type: ignore[no-untyped-call]
 
     @intrinsic
     def call(_context: Any, address: Any, *_given: Any) -> Any:
-        """Return the types of the call, and what writes its code."""
+        """Return the types of the call, and what writes its code.
+
+        The types are those of :func:`make_loop_call`, whatever numba finds of the arguments.
+        """
 
         def build(
             context: Any, builder: ir.IRBuilder, _signature: Any, arguments: tuple[Any, Any]
         ) -> ir.Value:
-            """Write the call, and the load of its two results; a fault is not read."""
+            """Write the call, and the load of its two results.
+
+            ``arguments`` are the address, and a tuple of values. The fault, an error that a
+            function of numba may raise, is not read: the loop raises none.
+            """
             values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
             kind = context.call_conv.get_function_type(result, kinds)
             function = builder.inttoptr(arguments[0], kind.as_pointer())
@@ -451,14 +479,19 @@ def choose_number(_context: Any, _is_so: Any, one: Any, other: Any) -> Any:
     """
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        """Write both numbers as floats, each frozen, and the choice between them."""
+        """Write both numbers as floats, each frozen, and the choice between them.
+
+        ``arguments`` are the condition and the two numbers. "freeze" is an instruction of LLVM that
+        returns its value; llvmlite has no function for it, so it is made and inserted by hand.
+        """
+        is_so, *_ = arguments
         numbers = []
         for value, kind in zip(arguments[1:], signature.args[1:], strict=True):
             number = context.cast(builder, value, kind, numba.float64)
             frozen = ir.instructions.Instruction(builder.block, number.type, "freeze", [number])
             builder._insert(frozen)
             numbers.append(frozen)
-        return builder.select(arguments[0], *numbers)
+        return builder.select(is_so, *numbers)
 
     return numba.float64(numba.boolean, one, other), build
 

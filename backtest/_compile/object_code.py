@@ -91,7 +91,11 @@ class Loaded(NamedTuple):
 
 
 def find_object(name: str) -> ObjectFile | None:
-    """Return the object of a name from the first folder that has one which loads here."""
+    """Return the object of a name from the first folder that has one which loads here; else None.
+
+    While the core is built (:func:`building`), that is the folder it is built into alone. Each name
+    that is asked for is noted as in use, so that building removes only what no one asks for.
+    """
     BUILD.used.add(name)
     folders = cache_folders.list_folders()
     if BUILD.folder is not None:
@@ -112,7 +116,8 @@ BUILD: Any = SimpleNamespace(folder=None, used=set())
 def building(folder: Path) -> Iterator[None]:
     """Take and keep objects in one folder alone; at the end, remove those that are not in use.
 
-    What this process looked for before is in use: it holds the function, and does not look again.
+    In use is what this process has looked for by name, also before: it holds such a function, and
+    does not look again. If the block raises, nothing is removed, as not all was looked for.
     """
     BUILD.folder = folder
     try:

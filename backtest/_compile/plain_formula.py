@@ -25,9 +25,13 @@ def make_plain(function: Any) -> Any:
 
 
 def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> FunctionType:
-    """Return a copy with numbers of formulas; ``done`` has those made before, by identity.
+    """Return a copy of a function that computes with :class:`Number`.
 
-    A function that writes names of its module keeps the globals of it.
+    ``done`` has the copies made before, by the identity of the function. The copy has the same
+    code, but other constants, defaults, global names (:class:`Names`) and cells, the variables of
+    functions around it: in all of these floats are Numbers, and functions are copies too. What the
+    function writes stays as it is, so that others see it: a cell that it writes, and the globals of
+    a function that writes one of them.
     """
     if id(function) in done:
         return done[id(function)]
@@ -159,7 +163,11 @@ def see(value: Any) -> Any:
 
 
 def see_callable(value: Any) -> Any:
-    """Return a function of math or NumPy as their modules are seen, any other as it is."""
+    """Return a function of math or NumPy that returns Numbers, any other as it is.
+
+    A formula may name such a function by itself (``from math import exp``). It gets the one that it
+    would find in its module (:class:`SeenModule`), if the function is that of the module by name.
+    """
     owner = OWNERS.get(getattr(value, "__module__", ""))
     if isinstance(value, np.ufunc):
         owner = np
@@ -175,7 +183,12 @@ BUILTINS = {**vars(builtins), "float": Number}
 
 
 def see_function(original: Any) -> Any:
-    """Return ours for a function that has one, at its usual number of arguments."""
+    """Return what a formula in plain Python calls in place of a function of math or NumPy.
+
+    For some, such as exp and log, compiled formulas have functions of this package, with bits of
+    their own: plain ones call the same. IN_PLAIN has them, with how many arguments each takes. All
+    other calls go to the original, whose result is made a Number.
+    """
     returning = Returning(original)
     if not isinstance(original, Hashable) or original not in IN_PLAIN:
         return returning

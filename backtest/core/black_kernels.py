@@ -73,22 +73,27 @@ def price_and_slope(x: float, s: float) -> tuple[float, float]:
     """Return the normalized price b of x <= 0 and a deviation s > 0, and its derivative by s.
 
     With x = -abs(ln(forward / strike)) and s = volatility sqrt(years), b is the time value over
-    sqrt(forward strike): exp(x / 2) Phi(x / s + s / 2) - exp(-x / 2) Phi(x / s - s / 2). Here it is
-    the derivative times a difference of Mills' ratios R, which keeps its digits far out of the
-    money.
+    sqrt(forward strike). With q = -x / s and t = s / 2 it is (Black 1976)
+
+        b = exp(x / 2) Phi(t - q) - exp(-x / 2) Phi(-t - q)
+
+    The derivative by s is the density phi(q) exp(-t^2 / 2). By Phi(-z) = phi(z) R(z), with Mills'
+    ratio R, each term is that derivative times a ratio: b = slope (R(q - t) - R(q + t)). This keeps
+    its digits far out of the money, where Phi has none.
     """
     q = -x / s
     t = 0.5 * s
     slope = math.exp(-0.5 * (q * q + t * t)) / ROOT_TWO_PI
 
-    # Both terms are almost equal: their difference is a series.
+    # For a small t the two ratios are almost equal: their difference is a series.
     if t < SERIES_LIMIT:
         # A slope of 0 is one that underflows, and so does the price.
         if not slope > 0.0:
             return 0.0, slope
         return slope * mills_difference(q, t), slope
 
-    # Near the money h + t is over 0, where Mills' ratio is of the other tail.
+    # Near the money t - q is over 0, and R(q - t) is of a long tail. With Phi(z) = 1 - Phi(-z) the
+    # first term is exp(x / 2) less that of the other tail, R(t - q).
     if t >= q:
         both_tails = mills_ratio(q + t) + mills_ratio(t - q)
         return math.exp(0.5 * x) - slope * both_tails, slope
@@ -97,22 +102,25 @@ def price_and_slope(x: float, s: float) -> tuple[float, float]:
 
 
 def mills_difference(q: float, t: float) -> float:
-    """Return R(q - t) - R(q + t) for small t: twice the odd terms of the Taylor series at q.
+    """Return R(q - t) - R(q + t) for small t, R being Mills' ratio: a Taylor series at q.
 
-    With Y(h) = R(-h): Y' = 1 + h Y, and Y(n+1) = h Y(n) + n Y(n-1).
+    With h = -q and Y(h) = R(-h) it is Y(h + t) - Y(h - t): even terms cancel, and odd ones, Y's
+    derivative n times t^n / n!, count twice. As Y' = 1 + h Y, the derivatives follow one from two:
+    Y(n+1) = h Y(n) + n Y(n-1).
     """
     h = -q
-    even = mills_ratio(q)
-    odd = 1.0 + h * even
+    even = mills_ratio(q)  # the derivative 0, then 2, 4, ...
+    odd = 1.0 + h * even  # the derivative 1, then 3, 5, ...
 
     # Seven odd terms, up to t ** 13 / 13!: for t under SERIES_LIMIT the next is under rounding.
-    term = t
+    t_power = t  # t^n / n!
     total = t * odd
     for k in range(1, 7):
-        even = h * odd + (2.0 * k - 1.0) * even
-        odd = h * even + 2.0 * k * odd
-        term *= t * t / (2.0 * k * (2.0 * k + 1.0))
-        total += term * odd
+        n = 2.0 * k  # the even derivative of this pair; the odd one is the next
+        even = h * odd + (n - 1.0) * even
+        odd = h * even + n * odd
+        t_power *= t * t / (n * (n + 1.0))
+        total += t_power * odd
     return 2.0 * total
 
 

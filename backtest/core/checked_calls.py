@@ -263,7 +263,11 @@ def fits(kinds: Sequence[Admitted | None], items: Iterable[Any]) -> bool:
 
 
 def read_items(*parts: Any, is_fixed: bool) -> Admitted:
-    """Return what a sequence of items admits, or with ``is_fixed`` a tuple of them in order."""
+    """Return what a hint of a sequence admits: how to read a value, and how an error names it.
+
+    ``parts`` are the hints of its items: one for all of them, or with ``is_fixed``, of a tuple, one
+    for each place. A kind of None stands for a hint that is not checked.
+    """
     kinds = [read_hint(part) for part in parts if part is not Ellipsis] or [None]
 
     def read(value: Any) -> Any:
@@ -281,6 +285,7 @@ def read_items(*parts: Any, is_fixed: bool) -> Admitted:
             return REFUSED
         return items
 
+    # Where no hint is checked, any sequence will do.
     if not any(kinds):
         return Admitted("a sequence", read)
     nouns = [kind.noun if kind else "any" for kind in kinds]

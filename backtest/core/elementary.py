@@ -72,8 +72,12 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
     ln 2; ``second`` is the part that ``first`` loses. The power of 2 is two factors, since one
     alone may be out of range where the product is not. Only additions, products and shifts of bits,
     so that compiled code does many numbers at once.
+
+    The coefficients are those of the Taylor series, 1 / n!, moved in their last digits so that the
+    largest error of the polynomial is smallest (minimax). The order of sums is part of the result.
     """
-    # 1 + r + r^2 (1/2 + r/6 + ...), the polynomial in three parts that do not wait for each other.
+    # e^r = 1 + r + r^2 (1/2 + r/6 + r^2/24 ...). The polynomial in three parts, of r^0 to r^3, from
+    # r^4 and from r^8 on, which do not wait for each other.
     r = first + second
     r2 = r * r
     r4 = r2 * r2
@@ -87,8 +91,8 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
     series = (start + r4 * middle) + (r4 * r4) * end
     value = 1.0 + (first + (second + r2 * series))
 
-    # The bits of a float are its mantissa and, from bit 52 on, its exponent: n << 52 added to the
-    # bits of 1.0 makes 2^n.
+    # 2^k. The bits of a float are its mantissa and, from bit 52 on, its exponent: n << 52 added to
+    # the bits of 1.0 makes 2^n. The bits of k + SHIFT less those of SHIFT are k.
     exponent = bits_of(shifted) - SHIFT_BITS
     half = exponent >> 1
     half_power = float_of((half << 52) + ONE_BITS)
@@ -146,9 +150,11 @@ def upper_bits(x: float) -> float:
 def log_in_two(x: float) -> tuple[float, float]:
     """Return the logarithm of x > 0 as the sum of a float and one of at most 1 % of it.
 
-    With x = m 2^k it is k ln 2 + 2 s + series, s = (m - 1) / (m + 1). A power multiplies it by its
-    exponent, and with it its error: so s is followed to 78 bits, in a high and a low part, and the
-    sum is right to a relative 2^-58.
+    With x = m 2^k and s = (m - 1) / (m + 1) it is k ln 2 + 2 artanh(s): k ln 2 + 2 s + s * series.
+    A power multiplies the logarithm by its exponent, and with it its error. So the large terms,
+    k ln 2 and 2 s, are sums of a high and a low part (s to 78 bits), and the result is right to a
+    relative 2^-58. What a step lost is computed from its rounded result: so neither the order of
+    the operations nor a bracket may change.
     """
     m, k = split_float(x)
     f = m - 1.0
@@ -156,13 +162,16 @@ def log_in_two(x: float) -> tuple[float, float]:
     inverse = 1.0 / d
     s = f * inverse
 
-    # What the division lost, from products of halves, which are exact.
+    # s in two parts: its upper bits, and what they leave of f, (f - s_high d) / d. The products are
+    # exact, as no factor has more than half of the bits of a float. For that d = m + 1 is
+    # d_high + d_low, of which the second has what the sum lost too.
     s_high = upper_bits(s)
     d_high = upper_bits(d)
     d_low = m - (d_high - 1.0)
     s_low = ((f - s_high * d_high) - s_high * d_low) * inverse
 
-    # What the sum of the two large parts lost goes to the small part.
+    # The sum of the two high parts, and what it lost: value - far is what it took of near. What is
+    # lost goes to the small part, with the low parts.
     far = k * LN_2_HIGH
     near = 2.0 * s_high
     value = far + near
@@ -174,7 +183,9 @@ def power(x: float, y: float) -> float:
     """Return x to the power of y, as ``math.pow`` does; NaN where that raises or is complex.
 
     x to the power of 0, 1/2, 1, 3/2, 2 and 3 is what multiplications and the square root give. At
-    all other whole and half powers up to 4, a result that is a float is exact.
+    all other whole and half powers up to 4, a result that is a float is exact. The power is
+    computed of the size of x; then come its sign, and the cases that have none, each choice over
+    the ones before: the last, an exponent of 0 or a base of 1, wins over NaN.
     """
     x = float(x)
     y = float(y)
@@ -204,8 +215,8 @@ def general_power(size: float, y: float) -> float:
     """Return size to the power of y, as e^(y ln(size)), for a size of at least 0.
 
     Logarithm and product are in two parts, high and low: an error of the exponent, times its size,
-    is one of the result. All cases are computed and then chosen, without a branch, so that a loop
-    over many numbers stays a vector.
+    is one of the result. With y ln(size) = k ln 2 + r, it is 2^k e^r, as in :func:`exp`. All cases
+    are computed and then chosen, without a branch, so that a loop over many numbers stays a vector.
     """
     # To a y beyond MAX_FACTOR every number but 1 is 0 or infinite: y is cut there, as a larger one
     # would leave no bits for the low part.
@@ -218,7 +229,8 @@ def general_power(size: float, y: float) -> float:
     shifted = min(OVERFLOW, max(UNDERFLOW, exponent)) + SHIFT
     k = shifted - SHIFT
 
-    # The product y ln(size), less k ln 2, in two parts: that of the upper bits is exact.
+    # The product y ln(size), less k ln 2, in two parts. That of the upper halves is exact, as each
+    # has at most 26 bits; all other products are small, and their rounding is of no weight.
     factor_upper = upper_bits(factor)
     log_upper = upper_bits(log_high)
     product = factor_upper * log_upper
@@ -229,7 +241,8 @@ def general_power(size: float, y: float) -> float:
     value = value if exponent < OVERFLOW else exponent * math.inf
     value = 0.0 if exponent <= UNDERFLOW else value
 
-    # 0 and infinity have no logarithm: they stay, or change places where y is negative.
+    # 0 and infinity have no logarithm: they stay, or change places where y is negative. The bits of
+    # 0 are 0, so INFINITY_BITS less the bits of the one are those of the other.
     at_end = size if y > 0.0 else float_of(INFINITY_BITS - bits_of(size))
     at_end = at_end if y == y else y  # noqa: PLR0124 - NaN
     return value if (size > 0.0) & (size < math.inf) else at_end
@@ -284,21 +297,26 @@ def mills_ratio(z: float) -> float:
 
 
 def normal_density(z: float) -> float:
-    """Return the density of the standard normal distribution.
+    """Return the density of the standard normal distribution, e^(-z^2 / 2) / sqrt(2 pi).
 
     z is split so that its square loses nothing: exp of a rounded square would be wrong by half of
     ``z**2`` units in the last place.
     """
     z = float(z)
-    # Beyond 40 the density is 0. The square of ``high`` is exact; ``low`` is the rest of z^2. The
-    # exponential of minus the half of both is then that of :func:`exp`, in two parts.
+    # z^2 as the sum of two numbers, high^2 and low. The first is exact, as the square of the upper
+    # half of the bits. Beyond 40 the density is 0.
     size = min(40.0, abs(z))
     high = upper_bits(size)
     low = (size - high) * (size + high)
-    square = 0.5 * high * high
-    shifted = SHIFT - square * PER_LN_2
+
+    # The exponential of minus the half of both, as in :func:`exp`: with k = -high^2 / 2 / ln 2,
+    # rounded by SHIFT, it is 2^k times e to what is left of each part.
+    half_square = 0.5 * high * high
+    shifted = SHIFT - half_square * PER_LN_2
     k = shifted - SHIFT
-    value = exp_of_sum(shifted, -square - k * LN_2_HIGH, -0.5 * low - k * LN_2_LOW) / ROOT_TWO_PI
+    first = -half_square - k * LN_2_HIGH
+    second = -0.5 * low - k * LN_2_LOW
+    value = exp_of_sum(shifted, first, second) / ROOT_TWO_PI
     return value if z == z else z  # noqa: PLR0124 - NaN
 
 
@@ -341,13 +359,20 @@ def keep_class(rule: Callable[[Any, Any], Any]) -> Any:
 
 
 def keep_division(rule: Callable[[Any, Any], Any], by_zero: np.ufunc, *, is_reflected: bool) -> Any:
-    """Return a method that divides; a division by zero, which Python refuses, is NumPy's."""
+    """Return a method that divides, such as ``__truediv__``; by zero it divides as NumPy does.
+
+    Python refuses a division by zero, and compiled code gives an infinity or NaN: so does
+    ``by_zero``. The method is called with a Number and what stands on the other side of the sign;
+    ``is_reflected``: the Number is on the right, so it divides the other one.
+    """
 
     def method(self: Number, other: Any) -> Any:
+        """Return the quotient as a Number; NotImplemented of what is no number."""
         if isinstance(other, np.number | np.bool_):
             other = other.item()  # whole numbers of NumPy, which floats do not know
         divisor = self if is_reflected else other
-        if divisor:
+        is_zero = not divisor
+        if not is_zero:
             answer = rule(self, other)
             if answer is NotImplemented:
                 return NotImplemented

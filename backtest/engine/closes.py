@@ -81,7 +81,9 @@ def count_bar(
     """Add bar t of an account to the tally of its run: samples, money, log growth and its close.
 
     ``marks_before`` are the contract values of the positions at the last close, ``equity_before``
-    is the equity there. In a bar that is quiet only prices moved: its money is their profit.
+    is the equity there. In a bar that ``is_quiet`` only prices moved: its money is their profit.
+    The field ``tally.inverse``, 1 / equity, is that of the last close until :func:`count_close`,
+    which comes last, writes that of this one.
     """
     wallet = bar.state.wallet
     clock = counting.clock
@@ -108,10 +110,10 @@ def count_bar(
         add_money(tally, money, inverse_base)
         note_firsts(tally, money, wallet, t)
 
-    # Where a position was closed by force inside the bar, what is held did not make its move.
+    # Decay compares what is held with its move over the whole bar. Where a position was closed by
+    # force inside the bar (a liquidation, a stop, a take-profit), it did not make that move.
     if not is_forced:
         add_decay(bar, counting, marks_before, inverse_base, t)
-    # Last, as it writes the inverse of the equity at this close.
     count_close(tally, unit, equity, close, bar.terms.max_gross_leverage, t)
 
 
@@ -219,7 +221,9 @@ def multiply_decay(tally: Tally, drift: float, growth: float) -> None:
 def count_quietly(counting: Counting, quiet: QuietBar, close: CloseFacts, t: int) -> None:
     """Add quiet bar t of an account of one position to the tally, as :func:`count_bar` does.
 
-    Its money is the profit of prices alone. Drift and growth are those of :func:`add_decay`.
+    It is that function without what a quiet bar never has, events and other money than the profit
+    of prices, on values from registers. Sums are made in the same order, so that both are equal to
+    the last bit: a change of one is a change of both.
     """
     clock = counting.clock
     tally = counting.tally
@@ -228,6 +232,9 @@ def count_quietly(counting: Counting, quiet: QuietBar, close: CloseFacts, t: int
         results.finish_sample(tally, quiet.unit)
     tally.money.price_pnl += quiet.profit
 
+    # Decay, as :func:`add_decay` has it: the log growth of the moves one by one (drift), and the
+    # factor of what is held (growth). Until the close is counted, the tally has 1 / the equity of
+    # the last close, with which the bar began. A NaN is an instrument that was not listed then.
     drift = 0.0
     growth = 1.0
     log_return = counting.log_returns[t, 0]
@@ -331,9 +338,12 @@ def may_fail_near(
 ) -> bool:
     """Return whether a price within :data:`NEAR` of the close may make one position fail; a bound.
 
-    Backing less requirement is concave in the contract value, and over 0 at the close. So where it
-    is over 0 at the farthest near price of the side that loses, it is over 0 at all near prices.
+    ``bracket`` is that of the margin table in which the position lies, ``backing`` the money behind
+    it at the close. What is left of it over the requirement is concave in the contract value: the
+    requirement rises faster and faster with the notional. So where it is over 0 at the close and
+    at the farthest near price of the side that loses, it is over 0 at all prices between.
     """
+    # A long loses as the price falls, a short as it rises. Ratios are those of prices to the mark.
     quantity = one.position.quantity
     value = one.position.value
     price_ratio = LEAST_RATIO - TOLERANCE
@@ -346,7 +356,8 @@ def may_fail_near(
     needed = one.level * a.compute_in_bracket(terms, bracket, notional)
     left = backing + quantity * (farthest - value)
     left -= needed
-    # CAUTION is the part of the larger notional that must be left: more than float rounding.
+    # CAUTION is the part of the larger notional that must be left: more than float rounding. A NaN,
+    # of which nothing is known, may fail: so the comparison is negated.
     return not left > CAUTION * max(notional, abs(quantity * value))
 
 
@@ -362,7 +373,8 @@ def look_at_one_close(
 
     The answer is that of :func:`look_at_close`, which is asked itself where prices near the close
     may make the position fail. ``notional`` is that of the position at its mark, and the rows of
-    the margin table in which it lies are ``bracket`` (maintenance) and ``initial``.
+    the margin table in which it lies are ``bracket`` (maintenance) and ``initial``. Writes NaN as
+    the contract value at which the position fails, which stands for far.
     """
     position = one.position
     bar.scratch.walk[0].failure = math.nan
@@ -376,9 +388,11 @@ def look_at_one_close(
         backing = position.margin + position.quantity * (position.value - position.entry)
     needed = one.level * (bracket.rate * notional - bracket.amount)
 
-    # A cheap bound first, as :func:`is_far` has it, then a closer one. NaN is never far.
-    fall_and_rise = (FARTHEST - 1.0) * (1.0 + one.level) * notional
-    is_surely_far = backing - needed > fall_and_rise
+    # A cheap bound first, as :func:`is_far` has it, then a closer one. A near price lowers the
+    # backing by at most FARTHEST - 1 of the notional, and raises the requirement, whose rates are
+    # under 1, by at most level times as much. NaN is never far.
+    largest_move = (FARTHEST - 1.0) * (1.0 + one.level) * notional
+    is_surely_far = backing - needed > largest_move
     if not is_surely_far and may_fail_near(bar.terms, one, bracket, backing):
         return look_at_close(bar, has_prices=False)
 
@@ -435,8 +449,10 @@ def moves_a_pool(terms: a.Terms, state: a.AccountState, i: int) -> bool:
 def is_surely_far(bar: a.AccountBar, i: int, excess: float) -> bool:
     """Return whether a bound shows that no price of instrument i near the close fails its pool.
 
-    ``excess`` is what the pool of cross positions has over its requirement: money. With options,
-    writes the segment and the values aside in the scratch.
+    Near is within :data:`NEAR` of the price at the close, up or down. ``excess`` is what the pool
+    of cross positions has over its requirement: money. False means that the price must be searched.
+    With options the answer comes from trials of prices, which use the scratch of the bar (its walk
+    and its segment); the account itself stays as it is.
     """
     terms = bar.terms
     state = bar.state
@@ -534,13 +550,16 @@ def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float
 def find_failure_by_brackets(bar: a.AccountBar, i: int, excess: float) -> float:
     """Return the failing value of a contract of i, of a pool whose margins of brackets add up.
 
-    In closed form: of the excess, money, only the value of this position and its own margin change.
-    The rest of it is the base from which the position alone would fail.
+    In closed form. ``excess`` is backing less requirement of the pool: money. Other prices stay, so
+    of it only the value of this position (quantity * contract value) and its own margin change with
+    the price. Without these two it is the base: money that backs this position alone, which fails
+    where base + quantity * value equals the margin at that value.
     """
     terms = bar.terms
     held = bar.state.held
     quantity = held.quantities[i]
-    # The haircut of a coin that is held moves with its price: it backs by the rest.
+    # A coin that is held backs by its value less a haircut, which is a share of it: the pool moves
+    # with its price as if there were fewer coins.
     if a.is_spot(terms, i) and quantity > 0.0:
         quantity *= 1.0 - terms.rules.spot.haircuts[i]
 

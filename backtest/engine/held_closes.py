@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 
 def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
-    """Write what follows from what an account holds at closes, that of bar ``first`` and later."""
+    """Write what follows from what an account holds at closes: row 0 is that of bar ``first``.
+
+    Each row of ``held`` is written into state and quotes of ``bar``, as the account stood at that
+    close, and what follows from it is read back into the row of ``closes``: backing and balances,
+    shares of the requirement, margins, and the prices at which positions fail. The account is left
+    as it stood at the last row. The order matters: shares read the backing written before them, and
+    posted margins read the shares.
+    """
+    # Compiled code passes what is shared by its address, so that calls do not copy it.
     bar = a.share(
         a.AccountBar(
             terms=a.share(bar.terms),
@@ -47,6 +55,7 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
         write_balances(bar, closes, row)
         needed = write_shares(bar, closes, row)
 
+        # A look writes the contract value at which each position fails into its walk.
         close = look_at_close(bar, has_prices=True)
         closes.requirement[row] = close.needed
         closes.initial[row] = close.initial
@@ -95,15 +104,17 @@ def write_balances(bar: a.AccountBar, closes: Closes, row: int) -> None:
 def write_shares(bar: a.AccountBar, closes: Closes, row: int) -> float:
     """Write the shares of the pool's requirement into a row of closes; return the requirement.
 
-    ``share`` and ``collateral_share`` are Euler shares, ``distance`` what the pool has over level
-    times the requirement, ``own`` each instrument's part of that, and ``withheld`` the value of its
-    options that does not count: money. ``backing`` must stand in the row already, and shares must
-    be measured before parts, which read them.
+    All are money. ``share`` and ``collateral_share`` are the parts of the requirement that each
+    position and each coin of collateral needs: Euler shares, which add up to it. ``distance`` is
+    the backing less the requirement at the level at which the pool fails. ``own`` is the part of
+    that distance which each instrument has, and ``withheld`` the value of its options that backs
+    nothing. The backing must be written before (:func:`write_balances`).
     """
+    # Shares are measured into the scratch, from which the parts of instruments read them.
     needed: float = a.measure_shares(bar)
-    at_level = bar.terms.rules.level * needed
-    closes.distance[row] = closes.backing[row] - at_level
-    a.write_parts(bar, closes.own[row], closes.withheld[row], at_level)
+    needed_at_level = bar.terms.rules.level * needed
+    closes.distance[row] = closes.backing[row] - needed_at_level
+    a.write_parts(bar, closes.own[row], closes.withheld[row], needed_at_level)
 
     # The shares of coins stand after those of the positions.
     n = len(bar.state.positions)

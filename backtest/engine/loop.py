@@ -157,11 +157,14 @@ def begin_lane(
 ) -> None:
     """Write what lane k of the tape starts with: account, cursors, span and bars of warm-up.
 
-    A row of ``places`` has the lane's first bars and counts, by the names of their columns.
+    A lane is one life of the account; the bars of all lanes lie end to end in the feed. The columns
+    of its row of ``places`` are the bars at which its market begins (BEGIN) and ends (STOP), its
+    first settlement of funding and flow of money (SETTLED, FLOWED), and its start, ns (STARTED).
     """
     place = lanes.places[k]
 
-    # Account and memory of policies lie in ``numbers``, and begin alike in all lanes.
+    # The array ``numbers`` is the memory of the account and of its policies, whose fields are views
+    # of it. So writing its first numbers, which are the same for all lanes, begins both anew.
     for j in range(len(lanes.begun)):
         lanes.numbers[j] = lanes.begun[j]
 
@@ -218,7 +221,16 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take the account through bars start to stop; return the bar reached, and why it stopped."""
+    """Take the account through bars start to stop; return the bar reached, and why it stopped.
+
+    Why is DONE at ``stop``, FULL if the log has no room for the events of the bar, BROKEN if its
+    books do not balance, or NEGATIVE if a policy decided what is not allowed. In the last three the
+    bar is not finished: the caller begins it again, or raises the error.
+
+    A bar is passed in the quickest way that has the numbers of :func:`.bar.process_bar`. The order
+    in it is fixed: steps of the account, the close, the sums of the books, which must balance
+    before anything is counted, the tally, the decisions, and last the record of the bar.
+    """
     bar = a.share(
         a.AccountBar(
             terms=terms,
@@ -250,13 +262,14 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if wants.is_counted:
             remember_marks(bar, tape, t, t == start)
 
-        # The steps of the bar.
+        # The steps of the bar. Several positions may pass it together, if it is quiet or only fills
+        # orders; a bar that is LEFT has changed nothing yet, and takes the general steps.
         way = a.LEFT
         if may_be_quiet and not is_alone and t > start:
             way = a.take_together(bar, t, was_quiet)
         if way == a.LEFT:
             a.process_bar(bar, t)
-        is_quiet = way == a.QUIET
+        is_quiet = way == a.QUIET  # prices moved, and nothing else happened
         was_quiet = is_quiet
         if wants.is_recorded and is_full(tape):
             return t, FULL
@@ -374,10 +387,16 @@ def pass_quiet(
 ) -> tuple[int, int]:
     """Take one position through bars that :mod:`backtest.account.quiet` knows, at most to ``stop``.
 
-    Returns the bar that may not be quiet, with nothing changed by it, or ``stop``, and why it
-    stopped. An order that fills may be followed by anything: then the general steps end its bar.
+    It is the loop of :func:`simulate_account` for the usual bar, in the same order: the steps of
+    the account, the sums of the books, the close, the tally, the decision, and the record. Each
+    step has the numbers of the general one, on values that compiled code keeps in registers.
+
+    Returns the bar reached, and why it stopped there. DONE: at ``stop``, or at a bar that may not
+    be quiet, in which nothing has changed yet, so that the general steps can take it. FULL, BROKEN
+    and NEGATIVE are those of :func:`simulate_account`, and come before bar t is finished.
     """
-    # Compiled code cannot return records of an account, so no function picks these.
+    # What stays the same from bar to bar. Compiled code cannot return records of an account, so no
+    # function picks these.
     terms = bar.terms
     is_isolated: bool = a.is_isolated(terms, 0)
     one = a.share(
@@ -402,7 +421,8 @@ def pass_quiet(
         clock=pick(counting.clock), log_returns=counting.log_returns, tally=counting.tally
     )
 
-    # The brackets of the margin table in which the position lies follow it from bar to bar.
+    # The rows of the margin table in which the position lies, of maintenance and of initial margin:
+    # they follow it from bar to bar.
     end = a.find_quiet_end(bar, t, stop)
     notional = abs(one.position.quantity) * abs(one.position.value)
     bracket = margin.find_bracket(terms.rules.brackets, 0, notional)
@@ -414,10 +434,13 @@ def pass_quiet(
         mark_before: float = one.quote.mark_close
         way, mark, profit = take_quietly(bar, rules, one, prices, bracket, t)
         if way == a.LEFT:
-            break
-        tape.cursor[CURRENT_BAR] = t
-        # A quiet bar has no events, so it cannot fill the log.
+            break  # nothing has changed
+
+        # In a quiet bar prices moved, and nothing else happened. Only then there are no events,
+        # which could fill the log.
         is_quiet = way == a.QUIET
+        has_filled = not is_quiet and way != a.PAID
+        tape.cursor[CURRENT_BAR] = t
         if not is_quiet and wants.is_recorded and is_full(tape):
             return t, FULL
 
@@ -425,8 +448,8 @@ def pass_quiet(
         notional = abs(one.position.quantity) * abs(mark)
         if not balance_quietly(bar, one, equity_before, profit, way, notional):
             return t, BROKEN
-        # Fills have counted what limits cut of their decisions.
-        if wants.has_cuts and (is_quiet or way == a.PAID):
+        # What limits cut of the decision; a fill has counted it already.
+        if wants.has_cuts and not has_filled:
             a.count_quiet_decisions(bar, t, a.compute_equity_of_one(one, one.quote.open))
 
         bracket = a.follow_bracket(terms, bracket, notional)
@@ -441,7 +464,8 @@ def pass_quiet(
         if wants.is_counted:
             count_one(bar, counting, tape, one, moved, close, t)
         if wants.has_lives:
-            write_life(bar, tape.lanes.lives, is_quiet, way != a.WHOLE, t)
+            has_no_walk = way != a.WHOLE
+            write_life(bar, tape.lanes.lives, is_quiet, has_no_walk, t)
 
         # Decisions are written before the row, which has them.
         if not decide_quietly(bar, deciders, asking, one, close, t):
@@ -519,12 +543,12 @@ def take_quietly(
     bracket: margin.MarginBracket,
     t: int,
 ) -> tuple[int, float, float]:
-    """Take the account of one position through bar t, if the bar may be quiet.
+    """Take the account of one position through bar t, if tests show that little happens in it.
 
-    Returns how it was passed, the contract value of the mark at its close, and the profit of that
-    mark: money, without what fills, funding and general steps booked. How is one of
+    Returns the way in which it was passed, the contract value of the mark at its close, and the
+    profit of that mark: money, without what fills, funding and general steps booked. The way is
 
-    - LEFT: the bar may not be quiet, and the account is as it was before;
+    - LEFT: the bar was not passed, and the account is as it was before;
     - QUIET: prices moved, and nothing else;
     - PAID: funding was settled too;
     - FILLED: orders filled;
@@ -562,10 +586,14 @@ def trade_quietly(
     is_paid: bool,
     t: int,
 ) -> tuple[int, float]:
-    """Take the account of one position through steps 3 to 8 of bar t; return how, and its profit.
+    """Take the account of one position through steps 3 to 8 of bar t; return the way, and profit.
 
-    How is that of :func:`take_quietly`. The profit is that of ``mark``, the contract value at the
-    close: money. ``is_paid``: funding was settled, and has begun the ledger of the bar.
+    The way is one of :func:`take_quietly`. The profit is that of ``mark``, the contract value at
+    the close: money, 0 if the general steps booked it. ``is_paid``: funding was settled at the
+    open, and has begun the ledger of the bar.
+
+    Up to the fill nothing is written but the plan of the order, so the bar can still be LEFT to the
+    general steps. After a fill it cannot: then they end the bar from the fill on (WHOLE).
     """
     terms = bar.terms
     position = one.position
@@ -591,7 +619,7 @@ def trade_quietly(
         is_calm = position.quantity != 0.0
         is_calm = is_calm and a.is_quiet_alone(terms, rules, one, prices, bracket, t)
 
-    # 8. The account is marked at the close.
+    # 8. The account is marked at the close, if that leaves nothing to do: no ruin, no debt.
     equity = a.compute_equity_of_one(one, mark)
     is_held = position.quantity != 0.0
     is_crossed = is_held and not one.is_isolated
@@ -672,21 +700,25 @@ def decide_quietly(
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
     """Write the decisions of close t into the positions; False if one is not allowed.
 
-    Policies of longer bars see row k of their own bars, and decide at the closes of these alone. A
-    leverage below 0 is not allowed, and no venue leverage of 0 or less.
+    Bar k is the one that policies see: bar t, or of longer bars the one that closes with bar t.
+    They decide at the closes of their own bars alone. A leverage below 0 is not allowed, and no
+    venue leverage of 0 or less.
     """
     state = bar.state
     k = t
     if sees_longer_bars(deciders):
         k = deciders.rows[t]
-        if k < 0:
+        closes_with_bar = k >= 0  # -1 if none of their bars closes here
+        if not closes_with_bar:
             decide_nothing(state)
             return True
-        # Their drawdown counts from the highest unit value that they have seen.
+        # Their drawdown counts from the highest unit value at their own closes. It stands last in
+        # the memory, behind that of the policies.
         deciders.memory[-1] = max(deciders.memory[-1], state.wallet.unit)
 
+    # What all policies see of the account is written once, and of each position as it is asked.
     n = len(state.positions)
-    has_overlay = deciders.asks[n] == 1
+    has_overlay = deciders.asks[n] == 1  # the policy after those of the instruments
     time = find_open(deciders, bar.feed, k)
     if has_overlay or is_any_set(deciders.wants_account):
         show_account_totals(bar, deciders, close, count_days(deciders, time))
@@ -805,12 +837,15 @@ def pick_asking(feed: a.MarketFeed, deciders: Deciders, i: int) -> Asking:
 def decide(bar: a.AccountBar, deciders: Deciders, is_over: bool, i: int, t: int, k: int) -> None:
     """Write what the policy of instrument i decides at a close into its position.
 
-    The close is that of bar t of the market and of bar k of those that policies see, which differ
-    where they decide on longer bars. Its columns have row 0 at bar ``asking.first``. An account
-    that ``is_over``, ruined or ended, asks no policy.
+    The close is that of bar t of the market, whose signal and prices count, and of bar k of those
+    that policies see; both are the same unless policies decide on longer bars. A policy reads its
+    columns at a row, counted from the first of its bars, ``asking.first``. An account that
+    ``is_over``, ruined or ended, asks no policy.
     """
     asking = pick_asking(bar.feed, deciders, i)
     position = bar.state.positions[i]
+
+    # Longer bars of a market that begins later, or ends sooner, have no row there.
     row = k - asking.first
     has_no_row = sees_longer_bars(deciders) and (row < 0 or row >= deciders.lengths[i])
     is_silent = is_over or has_no_row

@@ -165,7 +165,9 @@ def sum_net_notional(bar: a.AccountBar) -> float:
 def show_position(bar: a.AccountBar, deciders: Deciders, i: int) -> None:
     """Write what the policy of instrument i sees of its position into deciders.shown.
 
-    The totals must stand there already: a cross position shows the ratio of the pool.
+    A place of ``shown`` is a number that the policy reads. Those of the whole account must be
+    written before (:func:`show_account_totals`): a cross position shows the margin ratio of the
+    pool. What the policy does not read, and costs a search, is left at 0 or NaN.
     """
     terms = bar.terms
     state = bar.state
@@ -187,7 +189,8 @@ def show_position(bar: a.AccountBar, deciders: Deciders, i: int) -> None:
     if not a.is_held(state, i):
         return
 
-    # Leverage and margin are those that the policy asked for: without the factor of the overlay.
+    # The overlay of the account scales what the policy decided by a factor. The policy is shown
+    # what it asked for, so leverage and margin are divided by it; without a factor, by 1.
     factor = position.factor if position.factor > 0.0 else 1.0
     equity = state.wallet.equity
     if equity > 0.0:

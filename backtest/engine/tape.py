@@ -132,7 +132,11 @@ def record_money(bar: a.AccountBar, tape: RunTape, row: int) -> None:
 
 
 def record_position(bar: a.AccountBar, tape: RunTape, is_quiet: bool, i: int, row: int) -> None:
-    """Write what is held of instrument i, its target, and its terms of money."""
+    """Write what is held of instrument i, its target, and its terms of money, into a row.
+
+    In a bar that ``is_quiet`` only prices moved. Other terms of money are 0 then, as the record was
+    made, and are not written.
+    """
     state = bar.state
     position = state.positions[i]
     columns = tape.record.positions
@@ -141,8 +145,8 @@ def record_position(bar: a.AccountBar, tape: RunTape, is_quiet: bool, i: int, ro
     write_of(columns.margin, position.margin, row, i)
     write_of(columns.target, position.leverage, row, i)
 
-    # The money of a position that is alone is that of the account, but for bad debt: see
-    # ``new_record``.
+    # The money of a position that is alone is that of the account, so it has no columns of its own
+    # (``new_record``): only its bad debt may differ from that of the account.
     is_alone = len(state.positions) == 1 and len(state.options.targets) == 0
     if not is_alone:
         write_of(columns.price_pnl, bar.ledger[i].price_pnl, row, i)

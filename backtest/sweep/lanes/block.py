@@ -27,6 +27,7 @@ from backtest.policies import (
     number_elements,
     start_memory,
 )
+from backtest.policies.policy import BAR_FIELDS
 from backtest.results import RunSpan, measure_accounts, sampled_returns, start_tally
 from backtest.results.tally import Tally
 from backtest.sweep.lanes import rows as r
@@ -42,9 +43,11 @@ MORE = 1.0 + 1e-6
 HAS_ROUNDING = records.FLAGS.index("has_rounding")
 HAS_IMPACT = records.FLAGS.index("has_impact")
 GAINS = ("flows", "top_up", "bad_debt")
+N_BAR_NUMBERS = len(BAR_FIELDS) - 1
+"""Numbers of a bar that lanes show a policy: all but the time, which is an argument."""
+BYTES_OF_FLOAT = 8
 KIND = r.FillKind(*[True] * len(r.FillKind._fields))
-TABLE = r.Table(size=1.0, setting=1.0, first_leverage=1.0)
-OWN_RULES = r.read_rules(np.ones(r.N_NUMBERS * LANES), KIND, TABLE, 0, 0)
+OWN_RULES = r.read_rules(np.ones(r.N_NUMBERS * LANES), KIND, r.NO_TABLE, 0, 0)
 """The rules of a lane of a kind that has all it may have."""
 FOLLOWED = ("has_stop", "has_exits", "is_funded_by_wallet")
 """Flags that lanes follow, though the rules that they trade by never have them."""
@@ -198,7 +201,8 @@ class Block(NamedTuple):
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
     """Return what each policy of each set observes: its columns end to end, as one array.
 
-    Sets that observe by the same parameters share their columns, and so the joined array.
+    The answer is indexed by set, and then by policy. Sets that observe by the same parameters have
+    the same object as their columns, so what is joined of it once serves all of them, by its id.
     """
     joined: dict[int, FloatArray] = {}
     for setup in setups:
@@ -206,8 +210,8 @@ def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
             if id(observed.columns) not in joined:
                 joined[id(observed.columns)] = join_end_to_end([*observed.columns.values()])
 
-    # A formula steps from bar to bar by one stride, that of the first array. A column that stands
-    # alone may be a view with another one: then all are copied.
+    # Compiled formulas step from bar to bar by one stride, in all lanes that of the first array. An
+    # only column is not copied, and may be a view with another stride: then all are copied.
     strides = {values.strides for values in joined.values()}
     if len(strides) > 1:
         joined = {key: np.ascontiguousarray(values) for key, values in joined.items()}
@@ -242,12 +246,14 @@ def score_block(
     ends = setup.inputs.clock.ends_sample[setup.first :]
     lanes = start_lanes(block, n_samples=int(ends.sum()))
 
-    # The numbers of the sets, of shape (rows, n_sets): lanes beyond the sets are left out.
+    # The numbers of the sets, of shape (rows, n_sets): lanes beyond the sets are left out. They are
+    # a view of what lanes write, so the equity of the start is copied before they run.
     account = lanes.account.reshape(-1, LANES)[:, :n_sets]
     equity_at_start = account[WALLET.equity].copy()
     if not run_block(block, lanes, is_stopped):
         return None
 
+    # What each set counted, by the names of rows of a tally, and its wallet, whose rows come first.
     tally = {name: account[row].copy() for name, row in r.TALLY._asdict().items()}
     tally["bars"] = np.full(n_sets, float(len(ends)))
     wallets = account[: r.WALLET_ROWS].T.copy()
@@ -350,16 +356,26 @@ def find_due(inputs: Any) -> IntArray:
 
 
 def make_lanes(block: Block, n_samples: int) -> Lanes:
-    """Return the arrays of a block, empty, with what all its sets share."""
+    """Return the arrays of a block, empty, with what all its sets share.
+
+    What loops over lanes read as vectors is aligned; the rest need not be. Of ``units``, the unit
+    values at the ends of samples, there are none unless returns are wanted.
+    """
     inputs = block.setups[0].inputs
     feed = inputs.feed
     terms = inputs.terms
     n = feed.open.shape[1]
     kinds = find_kinds(terms)
+
+    # Whether any instrument has a stop, and whether stops move from bar to bar: they trail, or
+    # their distance has a scale by bar, which is an array of more than one number.
+    has_exits = bool(np.any(terms.flags[:, [records.HAS_STOP, records.HAS_EXITS]]))
     trails = terms.numbers[:, records.NUMBERS.index("trailing_stop")]
     scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
     has_scales = any(len(scale) > 1 for scale in scales)
+    moves_stops = bool(np.any(trails > 0.0)) or has_scales
 
+    n_rows_of_units = n_samples if block.has_returns else 0
     return Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
         position=make_aligned(n * r.N_POSITION * LANES),
@@ -375,14 +391,14 @@ def make_lanes(block: Block, n_samples: int) -> Lanes:
         has_stops=np.zeros(n, np.int64),
         is_full=block.is_full,
         has_isolated=bool(np.any(terms.rules.brackets.are_isolated)),
-        has_exits=bool(np.any(terms.flags[:, [records.HAS_STOP, records.HAS_EXITS]])),
-        moves_stops=bool(np.any(trails > 0.0)) or has_scales,
+        has_exits=has_exits,
+        moves_stops=moves_stops,
         needs_extra_prices=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(r.N_CURSOR, np.int64),
         alone_for=np.zeros(len(r.REASONS), np.int64),
         counts=np.zeros(len(r.REASONS), np.int64),
-        units=np.zeros((n_samples if block.has_returns else 0, LANES)),
+        units=np.zeros((n_rows_of_units, LANES)),
         free_return=np.zeros(1),
         tally=Tally(),
         table=block.table.values,
@@ -462,7 +478,9 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
     """Return the policies of a block of n instruments, with what they see and remember by lane.
 
     Each lane is the account of one set: its policies have parameters, columns and memory of their
-    own, or share those that are equal.
+    own, or share those that are equal. The fields are those of :class:`.LanePolicies`. What is by
+    lane is a row of LANES numbers, where lanes beyond the sets have those of the last one; the rest
+    is as the loop of a run has it, in ``block.deciders``.
     """
     deciders = block.deciders
     panel = block.setups[0].observed
@@ -479,7 +497,12 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
     memory_of = {key: start_memories(setup.observed) for key, setup in setups.items()}
     memories = fill_up([memory_of[id(setup)] for setup in block.setups])
     widths = [len(start_memory(observed.policy) or ()) for observed in panel]
+
+    # How many columns each policy has, and the step from bar to bar in them: that of the first
+    # column of the first set is that of all (:func:`join_columns`).
     n_columns = np.array([len(observed.columns) for observed in panel[:n]], np.int64)
+    first_column = block.columns[0][0]
+    stride = first_column.strides[0] // BYTES_OF_FLOAT
     return LanePolicies(
         addresses=np.array(block.addresses, np.int64),
         params=lay_params(block),
@@ -492,12 +515,12 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         columns=columns.ravel(),
         n_columns=n_columns,
         has_own_columns=block.has_own_columns,
-        stride=block.columns[0][0].strides[0] // 8,
+        stride=stride,
         lengths=deciders.lengths,
         firsts=deciders.firsts,
         tradable=deciders.tradable,
         seen=make_aligned(max(1, *n_columns.tolist()) * LANES),
-        bar=np.zeros(7),
+        bar=np.zeros(N_BAR_NUMBERS),
         shown=make_aligned(N_SHOWN * LANES),
         wants_account=bool(np.any(deciders.wants_account)),
         wants_bar=bool(np.any(deciders.wants_bar)),
@@ -569,18 +592,21 @@ class LaneFees:
     def charge(self, t: int) -> int:
         """Write the fee rates of all lanes at bar t, the first of a day; return the end of the day.
 
-        Tiers go by what a lane traded in the days before. Fees without tiers stay.
+        The end is the bar at which it must be called next. Tiers go by what a lane traded in the
+        days before. Fees without tiers stay.
         """
-        # What was traded since the last call belongs to the days before.
+        # The tally counts on from the first bar, so what was traded since the last call, in the
+        # days before this one, is its growth.
         traded_so_far = self.account[r.TALLY.traded].copy()
         days = self.traded.add(traded_so_far - self.traded_before)
         self.traded_before = traded_so_far
         self.traded, end_of_day = engine.start_day(self.day_of_bar, days, t)
 
         for fees, lanes in self.groups:
-            # Of each instrument: taker rate, maker rate and what is charged, by lane of the group.
+            # Three rates of each instrument, by lane of the group: what is charged is a blend of
+            # the others. An instrument without tiers has NaN in all lanes, so the first is asked.
             rates = fees.find(self.traded.past[:, lanes])
-            for i, (taker, _, charged) in enumerate(rates):
+            for i, (taker, _maker, charged) in enumerate(rates):
                 has_tiers = not np.isnan(charged[0])
                 if has_tiers:
                     self.numbers[i, r.NUMBER.fee, lanes] = charged
@@ -599,10 +625,15 @@ def group_by_fees(setups: Sequence[Any]) -> list[tuple[Any, list[int]]]:
     return [(setups[lanes[0]].inputs.fees, lanes) for lanes in lanes_of.values()]
 
 
-class Room:
-    """Account and records in which a lane passes a bar alone; its arguments are packed once.
+NOT_LOCATED = 0
+"""An address that nothing has: that of a loop which is not found yet."""
 
-    The blocks of a thread whose inputs are the same object use it one after another.
+
+class Room:
+    """What the blocks of a thread share: the market, and an account that passes bars alone.
+
+    Blocks whose inputs are the same object use it one after another, and each begins it anew
+    (:meth:`begin`). So its memory is made once, and arguments of compiled code are packed once.
     """
 
     def __init__(self, block: Block) -> None:
@@ -610,63 +641,70 @@ class Room:
         setup = block.setups[0]
         self.inputs = setup.inputs
         self.first = setup.first
-        n = self.inputs.feed.open.shape[1]
-        self.in_time = start_terms(self.inputs, self.first)
-        self.take = _compile.Caller(find_block())
 
-        # An account without collateral and options, whose bars are not recorded.
-        tape = engine.new_tape(n, 0, setup.first, 0)
-        tape.is_on[0] = 0
-        self.of_account = (
-            silence(block.deciders, n),
-            engine.start_account_state(setup),
-            engine.new_quotes(n, 0),
-            engine.new_scratch(n, 0),
-            engine.new_ledger(n),
-            tape,
-        )
+        # The loop over lanes, the market that it passes, and its terms, which change on the way.
+        self.take_block = _compile.Caller(find_block())
         self.market = BlockMarket(self.inputs.feed, self.inputs.clock, self.inputs.log_returns)
-        self.lone: LoneRun | None = None
+        self.terms_in_time = start_terms(self.inputs, self.first)
 
-        # All arrays that lanes write into; :meth:`begin` writes their first numbers back.
-        terms = self.in_time.terms
+        # An account without collateral and options, whose bars are not recorded, and which decides
+        # nothing. The address of its loop is found with the tally of the first block.
+        n_instruments = self.inputs.feed.open.shape[1]
+        n_assets = 0
+        tape = engine.new_tape(n_instruments, n_assets, setup.first, 0)
+        tape.is_on[0] = 0
+        self.lone = LoneRun(
+            deciders=silence(block.deciders, n_instruments),
+            state=engine.start_account_state(setup),
+            quotes=engine.new_quotes(n_instruments, n_assets),
+            scratch=engine.new_scratch(n_instruments, n_assets),
+            ledger=engine.new_ledger(n_instruments),
+            tape=tape,
+            address=NOT_LOCATED,
+            first=self.first,
+        )
+
+        # All arrays that lanes write into, each with its first numbers.
+        terms = self.terms_in_time.terms
         brackets = terms.rules.brackets
         written = (terms.numbers, brackets.multipliers, brackets.initial_multipliers)
-        self.begun: list[tuple[np.ndarray, np.ndarray]] = []
-        for leaf in flatten((*self.of_account, *written)):
+        self.first_numbers: list[tuple[np.ndarray, np.ndarray]] = []
+        for leaf in flatten((self.lone, *written)):
             view = view_leaf(leaf)
             if isinstance(view, np.ndarray):
-                self.begun.append((view, view.copy()))
+                self.first_numbers.append((view, view.copy()))
 
     def begin(self) -> None:
         """Write the numbers with which each block begins."""
-        for view, numbers in self.begun:
+        for view, numbers in self.first_numbers:
             view[...] = numbers
         if self.inputs.changes:  # the tables of the last block are those of its last day
-            self.in_time = start_terms(self.inputs, self.first)
+            self.terms_in_time = start_terms(self.inputs, self.first)
 
     def find_lone(self, tally: Tally) -> LoneRun:
         """Return what a lane passes a bar alone with: the same record for all blocks.
 
-        The address of its loop is that for arguments of these kinds.
+        Compiled code is made for the kinds of its arguments, such as the tally of a lane. So the
+        loop of a run is called once with all that it will be given. For a ``stop`` of ADDRESS it
+        passes no bar, and returns the address of its compiled code.
         """
-        if self.lone is None:
-            deciders, state, quotes, scratch, ledger, tape = self.of_account
-            terms = engine.pack_terms(self.in_time.terms)
+        lone = self.lone
+        if lone.address == NOT_LOCATED:
             simulate = engine.find_entry("simulate_batch", has_parts=False)
-            run_of = (deciders, state, quotes, scratch, ledger, tally, tape)
-            address, _ = simulate(terms, *self.market, *run_of, 0, ADDRESS)
-
-            self.lone = LoneRun(
-                deciders=deciders,
-                state=state,
-                quotes=quotes,
-                scratch=scratch,
-                ledger=ledger,
-                tape=tape,
-                address=address,
-                first=self.first,
+            address, _ = simulate(
+                engine.pack_terms(self.terms_in_time.terms),
+                *self.market,
+                lone.deciders,
+                lone.state,
+                lone.quotes,
+                lone.scratch,
+                lone.ledger,
+                tally,
+                lone.tape,
+                0,
+                ADDRESS,
             )
+            self.lone = lone._replace(address=address)
         return self.lone
 
 
@@ -700,7 +738,8 @@ def silence(deciders: engine.Deciders, n: int) -> engine.Deciders:
 def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
     """Take the lanes through the market, chunk by chunk; return whether they reached its end.
 
-    Raises BlockFault if a lane has a fault: its set is then run alone, which says it.
+    False if they were stopped. Raises BlockFault if a lane has a fault: the sets are then run one
+    by one, which says which of them has it. What lanes counted is in their memory, ``lanes``.
     """
     setup = block.setups[0]
     inputs = setup.inputs
@@ -715,14 +754,17 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     while t < n_bars:
         if is_stopped():
             return False
-        # A chunk ends where tables or fees change by date.
-        stop, _ = room.in_time.at(t, min(t + CHUNK, n_bars), None)
+
+        # A chunk ends where tables or fees change by date: both write the terms that hold in it.
+        stop, _ = room.terms_in_time.at(t, min(t + CHUNK, n_bars), None)
         if fees is not None:
             stop = min(stop, fees.charge(t))
+
+        # Blocks share a table of prices. The first that passes a chunk writes its bars.
         span = (t, stop)
         lanes.cursor[r.CURSOR.is_written] = span in block.table.written
-
-        t, why = room.take(room.in_time.packed, room.market, policies, lanes, lone, *span)
+        packed_terms = room.terms_in_time.packed
+        t, why = room.take_block(packed_terms, room.market, policies, lanes, lone, t, stop)
         if why != DONE:
             raise BlockFault
         block.table.written.add(span)

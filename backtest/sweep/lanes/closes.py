@@ -325,9 +325,12 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
 def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     """Add an isolated position to the sums of all lanes, and keep the worst position of each.
 
-    The sums are gross notional and margin posted; with ``is_first`` they begin with it. The worst
-    position is the one whose margin needed (a bound) is the largest share of its backing. It is
-    written as that pair: ``WORK.needed`` and ``WORK.backing``.
+    The sums are the rows ``gross``, of notional, and ``initial``, of the margin posted: isolated
+    positions have no other initial margin. With ``is_first`` the rows begin with this position,
+    whatever an earlier bar left in them.
+
+    The worst position is the one whose margin needed (a bound) is the largest share of its
+    backing. It is written as that pair: the rows ``needed`` and ``backing``.
     """
     account = lanes.account
     position = lanes.position
@@ -347,7 +350,7 @@ def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
         worst_needed = sum_before(account, WORK.needed, is_first, lane)
         worst_backing = select(is_first, 1.0, account[cell(WORK.backing, lane)])
 
-        # The shares of the backing, compared by products: a backing may be 0.
+        # needed / backing > worst_needed / worst_backing, by products, as a backing may be 0.
         needed = notional * rate
         backing = find_backing(position, close, i, lane)
         is_worse = needed * worst_backing > worst_needed * backing
@@ -413,18 +416,22 @@ def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float
 def end_samples(lanes: Lanes, free: float) -> None:
     """End a sample (such as a day) in all lanes, one after another, by the tally of a run.
 
-    The rows of a lane are written into that tally, and back. ``free`` is the risk-free return of
-    the sample.
+    The fields of a sample are copied from the rows of a lane into that tally, and back. ``free`` is
+    the risk-free return of the sample. It must come after the close has written the unit values.
     """
     account = lanes.account
+    # A tally is numbers in the order of its fields, which the rows of a lane have from
+    # FIRST_OF_TALLY on. Those that the end of a sample changes stand together.
     tally = view_numbers(lanes.tally)
+    first_row = TALLY.sample_unit
+    stop_row = TALLY.disutility + 1
     for lane in range(LANES):
-        for row in range(TALLY.sample_unit, TALLY.disutility + 1):
+        for row in range(first_row, stop_row):
             tally[row - FIRST_OF_TALLY] = account[cell(row, lane)]
 
         lanes.tally.sample_free = free
         finish_sample(lanes.tally, account[cell(WALLET.unit, lane)])
-        for row in range(TALLY.sample_unit, TALLY.disutility + 1):
+        for row in range(first_row, stop_row):
             account[cell(row, lane)] = tally[row - FIRST_OF_TALLY]
 
 

@@ -78,6 +78,17 @@ def write_lane_formula(
     Its text is a function that reads what all lanes share, and then decides in a loop over lanes.
     Of the parameters some are ``varied`` over lanes; those that no set has ``asked`` for are
     constants if they are 0 or 1. ``read`` are the fields of the account that it reads.
+
+    The arguments of the function are arrays of rows, a number for each lane in a row, which
+    :func:`make_ask` hands over::
+
+        target         row 0: the leverage to write; row 1: 0, or NaN if the lane decides nothing
+        params         a row for each number of ``policy.settings()``, in their order
+        seen           a row for each column of the policy, at this bar
+        memory         a row for each number of its memory, read and written
+        shown          a row for each field of the account, in the order of AccountView
+        bar_numbers    the fields of the bar, but its time: numbers that all lanes share
+        count, time    how many lanes; when the bar opens, ns
     """
     settings = dict(number_elements(policy.settings()))
     for name in find_observed_texts(type(policy)):
@@ -92,8 +103,7 @@ def write_lane_formula(
         else:
             of_lane.append(shared[name])
 
-    # The text around what the policy decides, its ``leverage``: before it, and after it. Row 1 of
-    # the target is NaN where a lane decides nothing, and else 0.
+    # The text around what the policy decides, its ``leverage``: before it, and after it.
     place = engine.Place(
         head=[
             "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",
@@ -101,7 +111,7 @@ def write_lane_formula(
             *write_shared(settings, shared, asked),
             *write_seen(columns, has_own_columns=has_own_columns),
             "    is_negative = False",
-            "    for lane in range(count):",
+            "    for lane in range(count):",  # what follows is indented by 2 levels: ``depth``
         ],
         settings=engine.write_settings(of_lane, policy),
         bar=["time / 1e9", *name_bar(columns, has_own_columns=has_own_columns)],
@@ -205,9 +215,13 @@ def at_row(k: int) -> str:
 def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     """Return the object of the loop over lanes, named ``own``.
 
-    ``given`` are such arguments as :func:`.take_block` takes: numba compiles for their types. The
-    rules of the account are those of a run. Five functions of lanes have a text for plain Python
-    and another for the compiler, their twin; a twin is found by the identity of the plain one.
+    ``given`` are such arguments as :func:`.take_block` takes: numba compiles for their types.
+
+    Numba compiles the functions of MODULES as they are written, but for some that are written
+    otherwise for it: these are its *twins*, by the ``id`` of the function that they stand for. The
+    rules of the account have those of a run. Of lanes, five have one, as plain Python has no
+    instruction, no address, or no unsigned number for what they do. In the modules compiled, each
+    name of such a function is bound to its twin, and ``pass_alone`` to a call of the loop of a run.
     """
     twins = engine.compile_account_rules(has_parts=False) | engine.compile_scalar_rules()
     twins[id(rows.cell)] = _compile.jit(find_cell, forceinline=True)
@@ -259,9 +273,13 @@ ARRAYS = ((0, 1), (2, 3), (4, None), (5, 6), (7, None), (8, None))
 def make_ask() -> Any:
     """Return ``loop.ask_lanes`` for compiled code: it calls the formula of a policy by its address.
 
-    The formula writes the target of each lane. It answers 0 if one of them is negative.
+    The formula is the function that :func:`write_lane_formula` writes, whose arguments are given in
+    its order. Of arrays by row it is given the array, and the place of its first number: row k of a
+    policy begins at k * LANES. It writes the leverage of each lane, and answers 0 if one of them is
+    negative, else 1.
     """
     read_number: Any = _compile.read_number
+    # "q": it returns a whole number of 64 bits. After the arrays come two numbers, count and time.
     call_formula = _compile.make_call("q", ARRAYS, n_numbers=2)
 
     def read_columns(policies: Any, i: int, local: int) -> None:

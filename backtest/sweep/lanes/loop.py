@@ -117,7 +117,9 @@ def take_block(
     """Take all lanes from bar start to stop; return the bar reached, and why it ended there.
 
     All lanes pass a bar side by side. Those in which something rare may happen pass it again,
-    alone, from where they stood before it; what they were in the meantime is written over.
+    alone, from where they stood before it; what they were in the meantime is written over. It ends
+    at ``stop`` (DONE), at a fault of a lane that passed alone, or where a policy decided a leverage
+    below 0 (NEGATIVE). After a fault the lanes are used no more: their sets are run one by one.
     """
     terms = share(terms)
     market = share(market)
@@ -160,8 +162,11 @@ def pass_lanes_alone(
 ) -> int:
     """Take the lanes of some bits through bar t, one after another, by the loop of a run.
 
-    Return why it stopped: DONE, or the fault of the first lane that has one.
+    Each is written into the one account that lanes pass alone with, passes the bar, and is read
+    back. Return why it stopped: DONE, or the fault of the first lane that has one. That lane is not
+    read back, as a fault ends the block.
     """
+    # Lane by lane: the lowest bit that is left, which is then taken away.
     while alone != 0:
         lane = lowest(alone)
         alone &= alone - 1
@@ -205,11 +210,14 @@ def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: 
 def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
     """Pay funding and interest, and trade; return as bits the lanes that pass this bar alone.
 
-    Those lanes are kept as they were before the bar.
+    Those lanes are kept as they were before the bar, and do not trade with the others. Bit k is
+    lane k. Writes into ``alone_for`` which lanes are alone for each reason, as :func:`.keep_lanes`
+    counts them. The order of steps is that of a bar in ``docs/accounting.md``.
     """
     cursor = lanes.cursor
     is_due = lanes.is_due[t] != 0
-    # A flow, or the end of an instrument, is for the loop of a run: no lane does anything here.
+    # A flow, or the end of an instrument, is for the loop of a run: all lanes pass the bar alone,
+    # those that have ended too, and none does anything here.
     if is_due and is_for_runs(feed, lanes, t):
         alone: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
         lanes.alone_for[REASON.whole] = alone
@@ -227,8 +235,9 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         if has_interest:
             quiet.charge_lanes(terms, feed, lanes, t)
 
-    # Step 5. Lanes that pass the bar alone are kept before the others trade: those that may fail
-    # and decide at all, and ended ones that are busy.
+    # Step 5. Lanes that pass the bar alone are kept after planning, and before any order fills. Of
+    # those that may fail, only live ones: an ended lane decides nothing, and passes alone only if
+    # it is busy, with something left to close or to earn.
     is_trading, alone = decide_trades(terms, feed, lanes, n, t)
     busy = cursor[CURSOR.busy]
     if (alone | busy) != 0:
@@ -259,8 +268,13 @@ def count_payments(lanes: Lanes) -> None:
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and as bits those that pass the bar alone.
 
-    Writes into ``alone_for`` the lanes of each reason for that, and into the cursor how many bars
-    in a row some lane traded.
+    Nothing is traded yet. A lane passes alone if it may lose what it has (``loss``), if a stop is
+    in reach (``exit``), if the cap of gross leverage may cut it (``capped``), or if margin may not
+    allow its order (``order``). The lanes of each reason are written into ``alone_for`` as bits,
+    and into the cursor how many bars in a row some lane traded.
+
+    What each step reads must be there before: a look values the lanes and finds the groups that may
+    trade, prices of volume and stops come next, and planned stops need a plan.
     """
     cursor = lanes.cursor
     alone_for = lanes.alone_for
@@ -268,17 +282,18 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
     alone_for[REASON.exit] = 0
     alone_for[REASON.capped] = 0
     alone_for[REASON.order] = 0
-    cursor[CURSOR.groups] = ALL_GROUPS
 
     # A look says who may trade, and who may fail. Planning says it too, so lanes that trade at
-    # every bar are not looked at before.
+    # every bar are planned without a look, in all groups; a look writes those that may trade.
+    cursor[CURSOR.groups] = ALL_GROUPS
     has_order = trades_often(terms, lanes, n)
     if not has_order:
         has_order, alone_for[REASON.loss] = quiet.look(terms, lanes, n)
     if lanes.has_exits or (has_order and lanes.needs_extra_prices):
         quiet.write_extra_prices(terms, feed, lanes, t)
 
-    # Stops are tested of what is held, and then of what was planned. The plan writes ``capped``.
+    # Stops are tested of what is held, and then of what was planned. A plan writes the lanes that
+    # are ``capped`` by itself; without one, bands may keep more than the cap allows.
     if lanes.has_exits:
         alone_for[REASON.exit] = find_exits(terms, lanes, n, is_planned=False)
     is_trading = False
@@ -356,20 +371,25 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
 def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     """Write that lanes which are ruined or over have ended, and which of them are still busy.
 
-    An ended lane decides nothing more. One that is busy passes each further bar alone.
+    Called after lanes passed a bar alone, as none is ruined side by side. An ended lane stays as it
+    is, and decides nothing more: its leverage is NaN from now on, as ``muted``, 0 or NaN, is added
+    to each leverage that a formula decides. One that still holds or earns something is busy: it
+    passes each further bar alone. Bit k of the cursor ``busy`` is lane k.
     """
     account = lanes.account
     position = lanes.position
     busy = 0
     for lane in range(LANES):
+        has_no_set = account[cell(OWN.is_live, lane)] == 0.0
         is_over = account[cell(WALLET.is_ruined, lane)] + account[cell(WALLET.is_over, lane)] != 0.0
-        if not is_over or account[cell(OWN.is_live, lane)] == 0.0:
+        if not is_over or has_no_set:
             continue
         account[cell(OWN.is_live, lane)] = r.ENDED
         for i in range(n):
             position[spot(i, HELD.leverage, lane)] = math.nan
         busy |= is_busy(terms, lanes, n, lane) << lane
 
+    # A halt that a lane came back with mutes one instrument of it.
     lanes.cursor[CURSOR.busy] = busy
     for i in range(n):
         for lane in range(LANES):

@@ -30,6 +30,7 @@ from backtest.sweep.lanes.rows import (
     GROUPS,
     HELD,
     LANES,
+    NO_TABLE,
     OWN,
     PRICE,
     SLACK,
@@ -37,7 +38,6 @@ from backtest.sweep.lanes.rows import (
     WORK,
     FillKind,
     Lanes,
-    Table,
     cell,
     is_listed,
     make_kind,
@@ -86,9 +86,8 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
 def write_costs(lanes: Lanes, i: int) -> None:
     """Write for all lanes a bound of what a unit of notional costs, without impact."""
     kind = make_simple(is_isolated=False)
-    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     for lane in range(LANES):
-        rules = read_rules(lanes.numbers, kind, table, i, lane)
+        rules = read_rules(lanes.numbers, kind, NO_TABLE, i, lane)
         # Slippage moves the price, and the fee is of the price moved.
         price_ratio = 1.0 + rules.slippage
         cost = (rules.slippage * price_ratio + rules.fee * price_ratio) * SLACK
@@ -380,12 +379,15 @@ def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     is_isolated = terms.rules.brackets.are_isolated[0] != 0
     if n > 1:
         return look_at_several(lanes, is_isolated, n)
-    # Of each kind code of its own, without a branch.
+
+    # The flag must be a constant in each call: then the compiler makes a loop over lanes without a
+    # branch for either margin mode. ``look_at_one(lanes, make_simple(is_isolated))`` would branch.
     if is_isolated:
         has_order, alone = look_at_one(lanes, make_simple(is_isolated=True))
     else:
         has_order, alone = look_at_one(lanes, make_simple(is_isolated=False))
 
+    # A target that is out of its band is no order, if this bar cannot fill one.
     has_order = has_order and may_fill(lanes, 0)
     lanes.has_order[0] = has_order
     return has_order, alone
@@ -410,11 +412,11 @@ def look_at_several(lanes: Lanes, is_isolated: bool, n: int) -> tuple[bool, int]
 def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
     """Return the answers of :func:`look` for lanes of one position.
 
-    Writes worth and spare of each lane, and into the cursor ``groups``, as bits, those in which
-    the target of a lane is outside of its band.
+    They are whether any lane wants to trade and, as bits, the lanes that may fail by what they
+    hold: those with nothing to spare. Writes worth and spare of each lane, and into the cursor
+    ``groups``, as bits, the groups of lanes in which the target of a lane is outside of its band.
     """
     quote = quote_open(lanes.prices, 0)
-    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     signal = lanes.signal[0]
     groups = 0
     may_any_fail = False
@@ -423,9 +425,9 @@ def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
         for k in range(GROUP):
             lane = group * GROUP + k
             worth, spare = value_lane(lanes, kind, quote.fill, lane)
-            may_any_fail |= not spare > 0.0
+            may_any_fail |= not spare > 0.0  # a NaN fails too
 
-            rules = read_rules(lanes.numbers, kind, table, 0, lane)
+            rules = read_rules(lanes.numbers, kind, NO_TABLE, 0, lane)
             quantity = lanes.position[spot(0, HELD.quantity, lane)]
             leverage = lanes.position[spot(0, HELD.leverage, lane)]
             has_order |= is_out_of_band(rules, quote, worth, quantity, leverage, signal)
@@ -522,23 +524,27 @@ def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
 
 @inlined
 def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
-    """Write and return what a lane can spare, from the sums of its positions.
+    """Write and return what a lane can spare in the bar, from the sums of its positions: money.
 
-    The cash is added to the worth of isolated positions, as a run does: equal to the last bit. A
-    negative cash, or a position marked by -1, leaves nothing to spare.
+    It is the worth at the open, less the most that the positions may lose, and less the equity at
+    which the account is ruined or too poor to order. Called once a bar, after the last position:
+    until then the row ``worth`` of isolated positions has no cash in it, and their row ``spare`` is
+    infinite, or -1 if one of them may fail by its own margin. Both are written over here.
     """
     cash = account[cell(WALLET.cash, lane)]
     worth = account[cell(WORK.worth, lane)]
     if is_isolated:
+        # The cash is added last, as in a run: so both are equal to the last bit.
         worth = cash + worth
         account[cell(WORK.worth, lane)] = worth
 
     loss = account[cell(WORK.loss, lane)]
     spare: float = worth - account[cell(OWN.equity_floor, lane)] - loss
     if is_isolated:
-        spare_of_positions = account[cell(WORK.spare, lane)]
-        spare_allowed = select(cash >= 0.0, spare_of_positions, -1.0)
-        spare = select(spare_allowed < spare, spare_allowed, spare)
+        # A debt, or a position that may fail, leaves -1: less than nothing, whatever the rest is.
+        most_to_spare = account[cell(WORK.spare, lane)]
+        most_to_spare = select(cash >= 0.0, most_to_spare, -1.0)
+        spare = select(most_to_spare < spare, most_to_spare, spare)
     account[cell(WORK.spare, lane)] = spare
     return spare
 
@@ -579,17 +585,22 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
 
 
 def find_groups(lanes: Lanes, i: int) -> int:
-    """Return as bits the groups in which a lane wants to trade the instrument."""
+    """Return as bits the groups of lanes in which one wants to trade the instrument.
+
+    Bit k is group k: lanes k * GROUP up to the next group. A lane wants to trade if the target of
+    its decision is outside of its band around what it holds. Its worth, the equity at the open,
+    must have been written before.
+    """
     quote = quote_open(lanes.prices, i)
+    # A target and its band depend on neither the margin table nor the margin mode.
     kind = make_simple(is_isolated=False)
-    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     signal = lanes.signal[i]
     groups = 0
     for group in range(GROUPS):
         has_order = False
         for k in range(GROUP):
             lane = group * GROUP + k
-            rules = read_rules(lanes.numbers, kind, table, i, lane)
+            rules = read_rules(lanes.numbers, kind, NO_TABLE, i, lane)
             worth = lanes.account[cell(WORK.worth, lane)]
             quantity = lanes.position[spot(i, HELD.quantity, lane)]
             leverage = lanes.position[spot(i, HELD.leverage, lane)]

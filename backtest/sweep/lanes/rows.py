@@ -203,6 +203,12 @@ N_CURSOR = len(CursorEntries._fields)
 CURSOR = CursorEntries._make(range(N_CURSOR))
 
 PLAIN, LOTS, ISOLATED, ISOLATED_INVERSE, LINEAR, INVERTED = range(6)
+"""Kinds of fills, by what their code has rules for.
+
+PLAIN and LOTS are linear cross positions without impact, the second with lots. ISOLATED and
+ISOLATED_INVERSE have isolated margin, LINEAR and INVERTED cross margin, each with lots and impact.
+Kinds before LINEAR have code of their own for accounts of one position.
+"""
 
 REASONS = {
     "whole": "a flow, or the end of an instrument",
@@ -410,11 +416,13 @@ def count_reasons(lanes: Lanes, alone: int) -> None:
 
 
 def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
-    """Keep a lane as it was before the bar, in ``kept_account`` and ``kept_position``.
+    """Copy a lane as it was before the bar into ``kept_account`` and ``kept_position``.
 
-    It passes the bar alone, from what is kept. So its plan among the lanes is taken back to what it
-    holds: it does not trade with the others. ``is_paying``: the bar has paid funding or interest,
-    so cash and margins are those of before these payments.
+    From there it will pass the bar alone. It is called after the payments at the open and after the
+    orders are planned, but before any of them fills: so only cash and margins have changed since
+    the last bar, and only if the bar is paying funding or interest (``is_paying``). Both were
+    written aside before these payments. The plan of the lane is taken back, so that it does not
+    trade with the others.
     """
     account = lanes.account
     position = lanes.position
@@ -432,6 +440,7 @@ def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
             margin_before = position[spot(i, HELD.margin_before, lane)]
             lanes.kept_position[spot(i, HELD.margin, lane)] = margin_before
 
+        # A lane that is planned to hold what it holds trades nothing.
         quantity = position[spot(i, HELD.quantity, lane)]
         position[spot(i, HELD.quantity_after, lane)] = quantity
 
@@ -439,13 +448,15 @@ def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
     """Write a lane as it was kept, before bar t, into the state, terms and tally of a run.
 
-    ``bars`` are those that the sweep has passed.
+    ``bars`` is how many the sweep has passed. Wallet and tally of a run are numbers in the order of
+    their fields; a lane has the same numbers in the same order, as rows of its account, so they are
+    copied one by one. What lanes write otherwise than a run is set after each copy.
     """
     account = lanes.kept_account
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
         wallet[row] = account[cell(row, lane)]
-    # Lanes keep the bar of a liquidation, runs the bars since.
+    # Lanes write the bar of the last liquidation, runs how many bars ago it was at the last close.
     state.wallet.since_pool = t - 1.0 - account[cell(WALLET.since_pool, lane)]
     state.wallet.turnover = account[cell(TALLY.traded, lane)]
 
@@ -453,6 +464,7 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
         take_position_out(lanes, terms, state, i, t, lane)
         for row in range(N_NUMBERS):
             terms.numbers[i, row] = lanes.numbers[term(i, row, lane)]
+    # Lanes move on together, so they share the next settlement, the next flow, and the sample.
     state.cursor[FUNDING_NEXT] = lanes.cursor[CURSOR.settlement]
     state.cursor[FLOW_NEXT] = lanes.cursor[CURSOR.flow]
 
@@ -467,7 +479,12 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
 def take_position_out(
     lanes: Lanes, terms: Terms, state: AccountState, i: int, t: int, lane: int
 ) -> None:
-    """Write the position of a lane in instrument i, before bar t, into the state of a run."""
+    """Write the position of a lane in instrument i, before bar t, into the state of a run.
+
+    What differs between lanes is read from the lane as it was kept. Decisions whether to trade,
+    signals, prices and the last funding rate are the same in all lanes, and have not changed since
+    the last close. The wallet must be written before: a cross position shares its liquidations.
+    """
     kept = lanes.kept_position
     position = state.positions[i]
     quantity = kept[spot(i, HELD.quantity, lane)]
@@ -487,22 +504,30 @@ def take_position_out(
     position.factor = 1.0
     position.last_funding = lanes.last_funding[i]
 
-    # Bars since the last liquidation, of the pool or of an isolated position, and the last stop.
+    # Bars since the last liquidation, which is that of the pool or of the isolated position, and
+    # since the last stop. A run counts them up to its last close, bar t - 1.
+    t_before = t - 1.0
     position.since = state.wallet.since_pool
     if terms.rules.brackets.are_isolated[i]:
-        position.since = t - 1.0 - kept[spot(i, HELD.last_hit, lane)]
-    position.since_stop = t - 1.0 - kept[spot(i, HELD.last_stop, lane)]
+        position.since = t_before - kept[spot(i, HELD.last_hit, lane)]
+    position.since_stop = t_before - kept[spot(i, HELD.last_stop, lane)]
 
 
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
-    """Write the state and tally of a run after bar t into a lane."""
+    """Write the state and tally of a run after bar t into a lane.
+
+    The reverse of :func:`take_out`: numbers of wallet and tally are rows of the lane's account in
+    the same order. What lanes have beside a run follows from them, and is written anew.
+    """
     account = lanes.account
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
         account[cell(row, lane)] = wallet[row]
+    # Lanes write the bar of the last liquidation, runs how many bars ago it was.
     account[cell(WALLET.since_pool, lane)] = t - state.wallet.since_pool
 
-    # Flows and top-ups move the line at which the account is ruined.
+    # Flows and top-ups move the line at which the account is ruined. Under it, or too poor for its
+    # smallest order, the account is for a run.
     reserve = state.wallet.reserve
     ruin_line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
     order_minimum = account[cell(OWN.order_minimum, lane)]
@@ -511,6 +536,8 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     tally = view_numbers(lanes.tally)
     for row in range(len(tally)):
         account[cell(FIRST_OF_TALLY + row, lane)] = tally[row]
+
+    # The deepest fall so far, as a share of its peak: what later closes are compared with.
     low = lanes.tally.low
     low_peak = lanes.tally.low_peak
     account[cell(OWN.lowest_share, lane)] = 0.0
@@ -586,6 +613,10 @@ class Table(NamedTuple):
     size: float
     setting: float
     first_leverage: float
+
+
+NO_TABLE = Table(size=1.0, setting=1.0, first_leverage=1.0)
+"""The table of rules that are read for what no table changes, such as a target or its band."""
 
 
 @inlined

@@ -180,10 +180,13 @@ def order_sets(sets: Sets, panel: Panel) -> Order:
 def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
     """Return the columns of sets, a value a set, that must be equal within a block.
 
-    Numbers of policies may differ in a block, and so may texts that are only observed, and terms of
-    account and venue (such as ``account.band``) that are among OWN_TERMS.
+    A block computes its sets (lanes) by the same code, with the same texts and the same rules of
+    margin. So texts must be equal, which are columns of dtype object, but for those that choose
+    what a policy observes and that its formula never reads. Of account and venue, whose names have
+    an owner, such as ``account.band``, only the terms among OWN_TERMS may differ. Numbers of
+    policies always may.
     """
-    # Where the close fee is in the margin, it changes the requirements, which lanes share.
+    # A taker fee that is part of the margin requirement is not a lane's own: lanes share those.
     own_terms = OWN_TERMS
     if any(venue.includes_close_fee for venue in list_values(panel.varied.venue)):
         own_terms = OWN_TERMS - {"venue.fees.taker"}
@@ -197,7 +200,8 @@ def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
         if is_shared_term or is_shared_text:
             shared_keys.append(values)
 
-    # Of a stop, a band or a lot, all lanes of a block have one, or none has.
+    # A term that may differ, such as a stop, a band or a lot, is off at 0: all lanes of a block
+    # have it, or none has.
     for name, values in sets.items():
         if name in own_terms and values.dtype != object:
             has_one = values > 0.0
@@ -210,8 +214,11 @@ def split(
 ) -> Iterator[SetTask]:
     """Yield the tasks of the sets of a panel: blocks of lanes where they fit, else single sets.
 
-    A block has at most ``block_size`` sets, whose columns take at most ``memory`` bytes.
+    A block has at most ``block_size`` sets, and at least LEAST_LANES; its columns take at most
+    ``memory`` bytes. A task has the setup of its first set if it is a block.
     """
+    # What the sweep costs without lanes, in bars: of each set those of its market, and what setting
+    # it up costs. A sweep that is soon done does not wait for the compiler of lanes.
     n_bars = len(panel.span.closes)
     n_simulated = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
     is_worth_compiling = n_simulated >= LEAST_BAR_SETS
@@ -276,22 +283,24 @@ def cut_by_memory(
 ) -> Iterable[IntArray]:
     """Return groups of rows whose observed columns fit into ``memory`` bytes together.
 
-    Rows with the same values of what policies read share their columns, and stand side by side.
-    ``setup`` is that of the first row: its columns have the usual size.
+    ``read`` are the values that policies observe by, one for each set of the sweep. Rows with the
+    same ones share their columns, and stand side by side: a run of rows. ``setup`` is that of the
+    first row: its columns have the usual size. A block has at most ``size`` rows.
     """
     n_bytes = 0
     for observed in setup.observed:
         n_bytes += sum(column.nbytes for column in observed.columns.values())
 
-    # A block of ``size`` rows has at most as many different columns.
+    # How many runs of rows fit. A block of ``size`` rows has at most as many runs.
     n_fitting = max(1, int(memory // max(n_bytes, 1)))
     if n_fitting >= size:
         return [rows]
 
-    # A group ends after so many runs of equal values, the last one where the rows end.
+    # ``ends`` has the end of each run. A group ends after ``n_fitting`` runs, and the last one,
+    # which may have fewer, where the rows end.
     ends = find_ends(rows, read)
-    ends_of_groups = np.append(ends[n_fitting - 1 : -1 : n_fitting], ends[-1])
-    return s.cut_rows_at(rows, ends_of_groups)
+    ends_of_full_groups = ends[n_fitting - 1 : -1 : n_fitting]
+    return s.cut_rows_at(rows, np.append(ends_of_full_groups, ends[-1]))
 
 
 def cut_to_size(groups: Iterable[IntArray], size: int) -> Iterator[IntArray]:
@@ -423,18 +432,22 @@ def locate_formulas(
 ) -> BlockFormulas:
     """Return the formulas of the policies of a block, compiled where they must be.
 
-    ``varied`` are the parameters that differ between its sets, ``columns`` those of each set. A
-    short sweep does not wait for the compiler: it takes the formulas in which all numbers vary, if
-    they are compiled. Raises BlockFault if they are not; the sets are then run one by one.
+    ``varied`` are the parameters that differ between its sets, ``columns`` those of each set. Two
+    kinds of formulas serve a block. The fast one is written for what its sets vary: parameters that
+    the sweep does not name are constants in it. The general one, in which all numbers vary, serves
+    every sweep, so an earlier one may have compiled it. A short sweep does not wait for the
+    compiler: it takes whichever is compiled. Raises BlockFault if neither is; the sets are then run
+    one by one.
     """
-    asked = frozenset(task.sets)
+    asked = frozenset(task.sets)  # the names of the sweep's parameters
     columns_differ = b.has_own_columns(columns)
     with COMPILER_LOCK:
         recipes = write_formulas(setup, varied, asked, has_own_columns=columns_differ)
         if task.waits_for_compiler or all(map(is_formula_compiled, recipes)):
             return BlockFormulas([*map(locate_lane_formula, recipes)], columns_differ)
 
-        # Columns that are equal may be read as those of each lane, but not the other way round.
+        # The general formulas, for lanes with columns of their own or for shared ones. Columns that
+        # are equal may be read as those of each lane, but not the other way round.
         for has_own_columns in (True,) if columns_differ else (True, False):
             recipes = write_general_formulas(setup, has_own_columns=has_own_columns)
             if all(map(is_formula_compiled, recipes)):

@@ -50,6 +50,7 @@ from backtest.sweep.lanes.rows import (
     LANES,
     LINEAR,
     LOTS,
+    NO_TABLE,
     OWN,
     PLAIN,
     PRICE,
@@ -261,7 +262,9 @@ def plan(
 ) -> tuple[bool, bool, bool]:
     """Plan the trades of an instrument in the groups of lanes in which one may trade.
 
-    Return the three answers of :func:`plan_once`. Groups are bits of the cursor ``groups``.
+    Lanes are planned in groups of 32; those that the look at the open has found are bits of the
+    cursor ``groups``. Return the three answers of :func:`plan_once`. If a lane wants more than the
+    bound of quantities, that bound is raised here, and the caller plans again.
     """
     answers = 0
     arrays = read_once(lanes)
@@ -272,7 +275,10 @@ def plan(
         groups &= groups - 1
         answers |= plan_group(arrays, kind, table, is_first, group, i)
 
-    is_over = has_bit(answers, EXCEEDS) and raise_most(lanes, i)
+    is_over = has_bit(answers, EXCEEDS)
+    if is_over:
+        # Not over, if only infinite notionals exceed it: their lanes pass the bar alone.
+        is_over = raise_most(lanes, i)
     return has_bit(answers, TRADES), is_over, has_bit(answers, MAY_FAIL)
 
 
@@ -282,9 +288,12 @@ def plan_group(
 ) -> int:
     """Plan the trades of a group of lanes; return the answers of :func:`plan_once` as bits.
 
-    Writes for each lane the rows ``quantity_after`` and ``notional_after`` of the position, and
-    ``spare``, what it can spare after all positions so far: one that has none may fail. Nothing is
-    traded yet. ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
+    Writes for each lane what it will hold (``quantity_after``, ``notional_after``) and, in money,
+    what it can spare after the losses and costs of all positions so far: one that has nothing to
+    spare may fail. Nothing is traded yet. The spare of the positions before this one is read and
+    then written over, so positions are planned in turn, and ``is_first`` begins the sums.
+
+    ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
     """
     account = lanes.account
     position = lanes.position
@@ -298,13 +307,15 @@ def plan_group(
         rules = read_rules(lanes.numbers, kind, table, i, lane)
         quantity = position[spot(i, HELD.quantity, lane)]
 
-        # The equity at the fill. Lanes that trade at every bar have not computed it before.
+        # The equity at the fill. An account of one cross position may come here without the look at
+        # the open that writes the row ``worth``, so its equity is computed again.
         worth = account[cell(WORK.worth, lane)]
         if kind.is_only and not kind.is_isolated:
             worth = account[cell(WALLET.cash, lane)] + quantity * quote.fill
         order = size_order(lanes, rules, quote, worth, i, lane)
         quantity_after = round_quantity(rules, quantity, quote, order.quantity_wanted)
 
+        # What the position may lose, cost and need: bounds, in money, that the lane must have.
         stake = measure_stake(lanes, kind, rules, quote, order, quantity_after, i, lane)
         if kind.is_isolated:
             spare = spare_isolated(account, kind, rules, quote, order, stake, is_first, lane)
@@ -328,6 +339,10 @@ def size_order(
 
     ``worth`` is its equity at the open. The order is cut to what its margin table allows, but not
     to what its equity and wallet leave: where these may cut it, the lane passes the bar alone.
+
+    Notional is counted by side, positive on the side of the signal. Both cases of each choice are
+    computed, without a branch, and each product is that of a run (:mod:`backtest.account.orders`):
+    so both are equal to the last bit.
     """
     quantity = lanes.position[spot(i, HELD.quantity, lane)]
     leverage = lanes.position[spot(i, HELD.leverage, lane)]
@@ -342,23 +357,21 @@ def size_order(
     notional_kept = max(notional_held, 0.0)  # a flip keeps nothing
     is_adding = has_order & (target > notional_kept)
 
-    # An isolated order is cut by its wallet, as contracts. Where nothing is cut, a run still
-    # converts its notional to contracts and back, so its last bit may change: as here.
+    # What limits allow: the margin table, or of an isolated order no less than it asks for.
     allowed = lanes.prices[PRICE.largest_notional, i]
     if rules.margin.is_isolated:
-        quantity_kept = max(side * quantity, 0.0)
-        quantity_added = target * (1.0 / contract_notional) - quantity_kept
-        allowed = side * (side * (quantity_kept + quantity_added)) * contract_notional
+        allowed = convert_as_run(target, side * quantity, contract_notional)
     notional_added = max(min(target, allowed) - notional_kept, 0.0)
     notional_wanted = select(is_adding, notional_kept + notional_added, target)
 
     # An increase that was cut to nothing never reduces: what is held stays.
     is_cut_off = is_adding & (notional_wanted <= notional_held) & (notional_held > 0.0)
     is_filling = has_order & (not is_cut_off)
-    of_order = side * notional_wanted * (1.0 / contract_notional) + 0.0  # 0, never -0
+    # Without a target, a short side gives -0; adding 0 makes it the 0 of a run.
+    quantity_ordered = side * notional_wanted * (1.0 / contract_notional) + 0.0
     return LaneOrder(
         worth=worth,
-        quantity_wanted=select(is_filling, of_order, quantity),
+        quantity_wanted=select(is_filling, quantity_ordered, quantity),
         target=target,
         notional_held=notional_held,
         notional_wanted=notional_wanted,
@@ -366,6 +379,19 @@ def size_order(
         has_order=has_order,
         is_adding=is_adding,
     )
+
+
+@inlined
+def convert_as_run(target: float, quantity_by_side: float, contract_notional: float) -> float:
+    """Return a target notional after a conversion to contracts and back, as a run makes it.
+
+    A run cuts an isolated order by its wallet in contracts. Where nothing is cut, as here, the
+    conversion may still change the last bit of the target. ``quantity_by_side`` is what is held:
+    positive on the side of the order.
+    """
+    quantity_kept = max(quantity_by_side, 0.0)  # a flip keeps nothing
+    quantity_added = target * (1.0 / contract_notional) - quantity_kept
+    return (quantity_kept + quantity_added) * contract_notional
 
 
 @inlined
@@ -381,16 +407,19 @@ def measure_stake(
 ) -> Stake:
     """Return what a lane puts at stake by its position: bounds, in money.
 
-    What it may lose in the bar, by what it holds or, if that is more, by what it wants to hold;
-    what its order costs; and the initial margin that the position needs.
+    They are what the position may lose in the rest of the bar, what its order costs, and the
+    initial margin that a cross position needs. Of an isolated one, they are what backs it, and
+    whether margin or wallet may cut its order. Where the loop of a run must size the order, the
+    loss is infinite: no money suffices, and so the lane passes the bar alone.
     """
     position = lanes.position
     quantity = position[spot(i, HELD.quantity, lane)]
     contract_notional = abs(quote.fill)
+
+    # What the position is after its order, and what the order moves. Lots and volume leave less of
+    # an order that adds, but a run tests its limits before them: so the larger of both counts.
     notional_after = abs(quantity_after) * contract_notional
     notional_moved = abs(quantity_after - quantity) * contract_notional
-
-    # Lots and volume leave less of an order that adds, but its limits are tested before them.
     if kind.has_rounding:
         after_before_lots = select(order.is_adding, order.notional_wanted, 0.0)
         notional_after = max(after_before_lots, notional_after)
@@ -398,23 +427,23 @@ def measure_stake(
         moved_before_lots = select(order.is_adding, change, 0.0)
         notional_moved = max(moved_before_lots, notional_moved)
 
-    # What the order costs, and what the position may lose.
+    # What the order costs: at the rate of fee and slippage, or with impact, which grows with it.
     cost_rate = position[spot(i, HELD.cost, lane)]
     if kind.has_impact:
         cost_rate = bound_cost(rules, quote, order)
     cost = cost_rate * notional_moved
+
+    # What the position may lose after its order. An account of one cross position may come here
+    # without a look at what it held before, so that counts too.
     loss_of_one = lanes.prices[PRICE.loss_bound, i]
     loss = abs(quantity_after) * loss_of_one
     if kind.is_only and not kind.is_isolated:
         loss = max(loss, abs(quantity) * loss_of_one)
 
-    # A share of the equity may cut the order, and an infinite target is for a run to size.
     initial = notional_after * lanes.prices[PRICE.initial_rate, i]
-    goes_alone = order.is_adding & (rules.margin_share < math.inf)
-    goes_alone &= initial > rules.margin_share * (order.worth - cost)
-    goes_alone |= order.has_order & (order.target == math.inf)
-    loss = select(goes_alone, math.inf, loss)
+    loss = select(needs_run(rules, order, initial, cost), math.inf, loss)
     if not kind.is_isolated:
+        # The pool backs a cross position: the last three are of isolated ones alone.
         return Stake(
             loss=loss,
             cost=cost,
@@ -425,6 +454,8 @@ def measure_stake(
             is_cut=False,
         )
 
+    # An isolated position is backed by its margin and its profit. Its order may be cut by the
+    # largest notional of the margin table, or where the wallet cannot post its margin.
     profit = quantity * (quote.fill - position[spot(i, HELD.entry, lane)])
     initial_wanted = order.notional_wanted * lanes.prices[PRICE.initial_rate, i]
     is_cut = order.target * SLACK > lanes.prices[PRICE.largest_notional, i]
@@ -438,6 +469,19 @@ def measure_stake(
         notional_grown=(abs(quantity_after) - abs(quantity)) * contract_notional,
         is_cut=is_cut,
     )
+
+
+@inlined
+def needs_run(rules: a.InstrumentRules, order: LaneOrder, initial: float, cost: float) -> bool:
+    """Return whether the loop of a run must size an order, as lanes have no rule for it.
+
+    So it is where the order adds, and the initial margin of the position exceeds the share of the
+    equity that its margin may take (``margin_share``, infinite if there is no such limit). And so
+    it is where the target is infinite, which only margin cuts.
+    """
+    is_over_share = order.is_adding & (rules.margin_share < math.inf)
+    is_over_share &= initial > rules.margin_share * (order.worth - cost)
+    return is_over_share | (order.has_order & (order.target == math.inf))
 
 
 class LaneSums(NamedTuple):
@@ -476,7 +520,8 @@ def spare_pool(
 ) -> float:
     """Return what a lane can spare after the losses and costs of its cross positions so far: money.
 
-    A lane whose number is not over 0 may fail. Writes the sums of the lane for its next position.
+    A lane that has nothing left, 0 or less or NaN, may fail. Writes the sums of the lane up to this
+    position into rows of the account, from which its next position goes on.
     """
     of_position = LaneSums(loss=stake.loss, costs=stake.cost, committed=stake.initial)
     sums = add_to_sums(account, kind, of_position, is_first, lane)
@@ -490,7 +535,8 @@ def spare_pool(
     equity_floor = account[cell(OWN.equity_floor, lane)]
     spare_after_losses = order.worth - equity_floor - (sums.loss + sums.costs)
 
-    # Where an order adds, the initial margin of all positions must be there too.
+    # Where an order adds, the initial margin of all positions must be there too: the smaller of the
+    # two counts. The comparison is negated so that a NaN counts too.
     spare_after_margin = order.worth - sums.costs - sums.committed
     is_margin_binding = (n_adding > 0.0) & (not spare_after_margin >= spare_after_losses)
     return select(is_margin_binding, spare_after_margin, spare_after_losses)
@@ -509,35 +555,59 @@ def spare_isolated(
 ) -> float:
     """Return what a lane can spare after its isolated positions so far: money, -1 if one may fail.
 
-    Each position must bear its loss by its own margin, and the cash must pay for all orders. The
-    smallest spare of all positions counts. Writes the sums of the lane for its next position.
+    Each position must bear its loss by its own margin, the cash must pay for all orders, and the
+    account must keep more than the equity at which it is ruined or too poor to order. The smallest
+    spare of all positions counts. Writes the sums of the lane up to this position into rows of the
+    account, from which its next position goes on.
     """
-    # Margin that a unit of notional posts. What is added takes it and the fee from the cash.
-    posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    price_ratio = SLACK * (1.0 + rules.slippage)
-    outlay = price_ratio * (posted + rules.fee) * order.notional_added + stake.cost
-    committed = select(order.is_adding, outlay, 0.0) + stake.cost
+    posted_rate = 1.0 / compute_setting(rules.margin, quote.initial)
+    committed = bound_cash_taken(rules, order, stake, posted_rate)
+    may_fail = may_fail_alone(order, stake, posted_rate)
 
-    # A position that grows must bear its loss by what backs it then. One that shrinks keeps its
-    # ratio of margin, so it is not tested. A flip, or an order that is cut, is for a run.
-    backing = stake.backing + stake.notional_grown * posted - (1.0 + posted) * stake.cost
-    goes_alone = (not stake.loss < backing) & (stake.notional_grown > 0.0)
-    goes_alone |= order.is_adding & (stake.is_cut | (order.notional_held < 0.0))
-
+    # What the positions before left: without a limit at the first one.
     spare_before = math.inf
     if not kind.is_only:
         spare_before = select(is_first, math.inf, account[cell(WORK.spare, lane)])
     of_position = LaneSums(loss=stake.loss, costs=stake.cost, committed=committed)
     sums = add_to_sums(account, kind, of_position, is_first, lane)
 
-    # The cash must pay for the orders of all positions so far.
-    goes_alone |= not sums.committed <= account[cell(WALLET.cash, lane)]
+    # The cash must pay for the orders of all positions so far; a NaN does not.
+    may_fail |= not sums.committed <= account[cell(WALLET.cash, lane)]
 
     worth = account[cell(WORK.worth, lane)]
     equity_floor = account[cell(OWN.equity_floor, lane)]
     spare_after_losses = worth - equity_floor - (sums.loss + sums.costs)
-    spare = select(goes_alone, -1.0, spare_after_losses)
+    spare = select(may_fail, -1.0, spare_after_losses)
     return select(spare_before < spare, spare_before, spare)
+
+
+@inlined
+def bound_cash_taken(
+    rules: a.InstrumentRules, order: LaneOrder, stake: Stake, posted_rate: float
+) -> float:
+    """Return a bound of the cash that the order of an isolated position takes: money.
+
+    Every order takes its cost. What it adds posts margin, ``posted_rate`` of its notional at the
+    worst price, and pays its fee. There the cost counts twice: a bound may be too high, and then
+    sends the lane alone without need.
+    """
+    price_ratio = SLACK * (1.0 + rules.slippage)
+    outlay = price_ratio * (posted_rate + rules.fee) * order.notional_added + stake.cost
+    return select(order.is_adding, outlay, 0.0) + stake.cost
+
+
+@inlined
+def may_fail_alone(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
+    """Return whether an isolated position may fail by its own margin, or a run must fill its order.
+
+    A position that grows must bear its loss by what backs it then: with the margin that is added,
+    less the cost of the order. One that shrinks keeps its ratio of margin, so it is not tested. A
+    flip (what is held is on the other side), or an order that may be cut, is for a run to fill.
+    """
+    margin_added = stake.notional_grown * posted_rate
+    backing_after = stake.backing + margin_added - (1.0 + posted_rate) * stake.cost
+    may_fail = (not stake.loss < backing_after) & (stake.notional_grown > 0.0)
+    return may_fail | (order.is_adding & (stake.is_cut | (order.notional_held < 0.0)))
 
 
 def raise_most(lanes: Lanes, i: int) -> bool:
@@ -592,8 +662,9 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
     """Add a position that stays, without an order, to the sums of each lane.
 
     These are the bound of its loss in the bar and, of a cross position, the initial margin that it
-    needs: money, in rows of the account. With ``is_first`` the sums begin with it. Such positions
-    come before all orders, so the sums of orders are emptied.
+    needs: money, in the rows ``loss`` and ``committed`` of the account, which the next position
+    reads. With ``is_first`` the sums begin with it. Positions that stay are added before those with
+    orders, so the rows of orders are emptied here.
     """
     account = lanes.account
     prices = lanes.prices
@@ -631,7 +702,8 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     """Return as bits the lanes that may pass the cap of gross leverage, so pass the bar alone.
 
     Of each position of a lane the larger of what is held and its target is summed, and compared
-    with the cap of its worth. That bounds the gross notional, whichever of the orders fill.
+    with the cap of its worth. That bounds the gross notional, whichever of the orders fill. Without
+    a cap, which is infinite then, no lane passes it.
     """
     account = lanes.account
     # SLACK lowers the cap, so that rounding never lets a lane pass which a run would cut.
@@ -667,7 +739,8 @@ def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
 def add_gross_bound(lanes: Lanes, i: int) -> None:
     """Add to each lane the notional that a position may have: the larger of held and target.
 
-    The sum is the row ``gross_bound`` of the account. Without a decision that waits, only what is
+    The sum is the row ``gross_bound`` of the account: money, without sign. ``worth``, the equity at
+    the open, must have been written before. Without a decision that waits for a fill, only what is
     held counts.
     """
     account = lanes.account
@@ -679,9 +752,8 @@ def add_gross_bound(lanes: Lanes, i: int) -> None:
 
     # A target depends on neither rounding nor margin, so rules of the simplest kind give it.
     kind = make_cross(has_rounding=False, is_only=False)
-    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     for lane in range(LANES):
-        rules = read_rules(lanes.numbers, kind, table, i, lane)
+        rules = read_rules(lanes.numbers, kind, NO_TABLE, i, lane)
         notional_held = abs(position[spot(i, HELD.quantity, lane)]) * contract_notional
 
         equity = account[cell(WORK.worth, lane)]
@@ -716,9 +788,14 @@ def fill_turn(terms: a.Terms, lanes: Lanes, n: int, turn: int) -> None:
 
 
 def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
-    """Fill by code for the kind of fills of an instrument; what is planned is rounded already."""
+    """Fill an instrument by the code for its kind of fills, in the lanes whose turn it is.
+
+    What is planned is rounded already, so no kind rounds here, and LOTS fills as PLAIN does. Each
+    kind is compiled of its own, as its flags are constants in it: so each call stands by itself.
+    """
     kind = lanes.kinds[i]
-    if kind <= LOTS:
+    is_plain = kind <= LOTS  # PLAIN or LOTS, the first two kinds
+    if is_plain:
         fill_lanes(lanes, make_cross(has_rounding=False, is_only=False), table, turn, i)
     elif kind == LINEAR:
         fill_lanes(lanes, make_rounded(is_inverse=False, is_isolated=False), table, turn, i)
@@ -761,7 +838,10 @@ def fill_lane(
 ) -> None:
     """Trade a lane to the quantity that was planned; writes cash, position and tally.
 
-    A lane whose turn it is not trades to what it holds, which changes nothing.
+    All lanes go through this code side by side. One whose turn it is not (see :func:`fill_trades`)
+    trades to what it holds, which changes nothing. A cross position pays from the cash and leaves
+    its profit there; an isolated one has a margin of its own, and takes from the cash, or returns
+    to it, what its trade moves between both.
     """
     account = lanes.account
     position = lanes.position
@@ -858,8 +938,11 @@ def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     """Write the contract values between which no stop of each lane acts.
 
-    Of what each lane holds, or with ``is_planned`` of what was planned, in the groups that trade.
+    Of what each lane holds, or with ``is_planned`` of what was planned, in the groups that trade
+    (bits of the cursor ``groups``). Marks them as written in ``lanes.has_stops``, so that stops
+    which do not move are not computed at each bar.
     """
+    # Prices of stops depend on the entry, which impact moves; no margin changes them.
     flags = terms.flags
     kind = FillKind(
         has_rounding=True,
@@ -892,7 +975,8 @@ def write_stops_of_lane(
 ) -> None:
     """Write the contract values between which no stop of a lane acts: ``stop_low``, ``stop_high``.
 
-    Its stop is on one side of them, its take-profit on the other; a side without one is infinite.
+    Its stop is at one of them, its take-profit at the other; a side without one is infinite. The
+    long and the short case are both computed, without a branch, and ``pick`` chooses.
     """
     # The position tested: what is held, or what would be held if the plan filled at this quote. A
     # trailing stop begins at the entry of a position that opens or flips.
@@ -905,7 +989,8 @@ def write_stops_of_lane(
     best = select(is_new, planned.entry, best_of_held)
     tested = planned if is_planned else held
 
-    # Stops are moved towards the prices by rounding, so that none is missed.
+    # The nearest stop and the take-profit; NaN, if there is none. Both are moved towards the prices
+    # by what rounding may be, so that none is missed.
     balances = a.Balances(0.0, tested)
     side = p.find_side(tested)
     nearest = p.find_nearest_stop(rules, balances, quote, best, math.nan)[1]
@@ -915,10 +1000,10 @@ def write_stops_of_lane(
     # The stop of a long is below, its take-profit above; those of a short the other way round.
     is_long = tested.quantity > 0.0
     is_short = tested.quantity < 0.0
-    low = pick(is_long, stop, -math.inf)
-    high = pick(is_short, stop, math.inf)
-    position[spot(i, HELD.stop_low, lane)] = max(low, pick(is_short, goal, low))
-    position[spot(i, HELD.stop_high, lane)] = min(high, pick(is_long, goal, high))
+    low_of_short = pick(is_short, goal, -math.inf)
+    high_of_short = pick(is_short, stop, math.inf)
+    position[spot(i, HELD.stop_low, lane)] = pick(is_long, stop, low_of_short)
+    position[spot(i, HELD.stop_high, lane)] = pick(is_long, goal, high_of_short)
 
 
 @inlined
