@@ -81,8 +81,10 @@ def compile_scalar_rules() -> dict[int, Any]:
     """Return the twins of the rules of one position, and let formulas call public functions.
 
     A twin is the compiled function of a rule, found by ``id`` of the plain one, and inlined into
-    what calls it. Tells numba, for the whole process, what to compile where a formula calls a
-    public function: of margin, its scalar rule; of options and mathematics, its kernel.
+    what calls it. Compiled formulas of users may also call public functions, which take arrays and
+    check their arguments. So numba is told, once for the whole process, what to compile in the
+    place of each: of margin, its scalar rule; of options and mathematics, its kernel. The tables
+    above pair each public function with that.
     """
     twins = list_replacements()
     _compile.compile_rules(CORE, twins, left_out=PUBLIC_NAMES, inlines_all=True)
@@ -266,14 +268,21 @@ def write_margin_rules(deciders: Any, tables: Any, i: int) -> int:
 def make_ask() -> Any:
     """Return ``loop.ask`` for compiled code: it calls the formula of a policy by its address.
 
-    The formula gets seven pointers, one for each of :data:`ARRAYS`, and four numbers. ``local`` is
-    the row of the policy's columns that it may see last.
+    The formula of a policy is a C function, ``decide`` of :func:`.formulas.write_formula_part`. It
+    gets seven pointers to numbers and then four whole numbers. Of an array that all policies share,
+    such as ``params``, the argument after it is the place at which the part of policy i begins, and
+    the pointer is to that (:data:`ARRAYS`).
     """
     call_formula = _compile.make_call("d", ARRAYS, n_numbers=4)
     write_rules = _compile.jit(write_margin_rules, forceinline=True)
 
     def ask_address(deciders: Any, terms: Any, _quotes: Any, i: int, time: int, local: int) -> Any:
-        # Only policies that read rules of margin get them. The overlay, the last one, never does.
+        """Return the leverage that policy i decides at row ``local`` of its columns.
+
+        What the loop shows a policy, ``shown`` and ``bar``, must be written before.
+        """
+        # Only policies that read rules of margin get them; a table of others has one level, which
+        # they do not read. The overlay, the policy after those of the instruments, never gets any.
         n_levels = 1
         is_overlay = i == len(deciders.addresses) - 1
         if not is_overlay and deciders.wants_table[i] == 1:

@@ -13,6 +13,8 @@ import numpy as np
 from backtest import _compile, core
 from backtest import policies as p
 from backtest._compile.bytecode import (
+    ACCOUNT,
+    BAR,
     CodeText,
     describe_function,
     describe_value,
@@ -49,7 +51,13 @@ def make_recipe(
     write: Callable[[type | None, CodeText], list[str]],
     prefix: str,
 ) -> Recipe:
-    """Return the recipe of a policy; ``write`` writes ``decide`` for its memory and its code."""
+    """Return the recipe of a policy: the text that calls its formula, and a name for it.
+
+    ``write`` returns the lines of ``decide``, the function that is compiled, for the type of the
+    memory and the code of the formulas. They may use the types Bar and Params, written before
+    them. The name is a hash of all that decides the machine code, as it finds what was compiled
+    before: the text, the fields of the memory, the code of the formulas, and marks.
+    """
     rule = p.formula_for(policy, columns)
     margin_rule = p.margin_formula_for(policy, columns)
     start = p.start_memory(policy)
@@ -58,6 +66,7 @@ def make_recipe(
     if margin_rule is not None:
         code = join_texts(code, describe_function(margin_rule, {}))
 
+    # The text: what a formula gets as bar and settings, and then ``decide``.
     lines = ["class Bar(NamedTuple):"]
     lines += [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
     lines += ["", "class Params(NamedTuple):"]
@@ -65,6 +74,8 @@ def make_recipe(
     lines += ["", *write(memory, code)]
     text = "\n".join(lines) + "\n"
 
+    # Marks: the class, the checks that formulas of users are compiled with, and whether the class
+    # is one that no other process can import.
     marks = [type(policy).__qualname__]
     if any(map(is_written_by_user, list_rules(policy, columns))):
         marks.append(_compile.read_checks())
@@ -104,7 +115,12 @@ class Place(NamedTuple):
 
 
 def write_decide(memory: type | None, place: Place) -> list[str]:
-    """Return the lines that make bar and settings, call the rule, and keep its memory."""
+    """Return the lines of ``decide``: they make bar and settings, call the rule, keep its memory.
+
+    ``rule`` is the formula of the policy, ``memory`` the type of its memory, or None. A slot is the
+    place of one number of the memory: it is read before the call, and written after it. What is
+    decided is in the variable ``leverage``; ``place`` says what stands around it.
+    """
     slots = [place.slot(k) for k in range(len(getattr(memory, "_fields", ())))]
     if memory is None:
         call = ["leverage = 1.0 * rule(settings, bar, account)"]
@@ -189,13 +205,19 @@ class Formula(NamedTuple):
 
 
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
-    """Return the formula of a policy; ``width`` is that of the table of levels."""
+    """Return the compiled formula of a policy, and what the loop must prepare for it.
+
+    ``width`` is how many levels the largest margin table has. What a formula does not read is not
+    prepared: the margin table, fields of the account, or the bar.
+    """
     write = functools.partial(write_formula_part, policy, columns, width)
     recipe = make_recipe(policy, columns, write, "portfolio_policy")
     has_table = may_refer_to(recipe, TABLE)
     address = find_address(recipe, KINDS, has_counts=has_table)
+
+    # A formula takes itself, the bar and the account: columns are fields of the bar, by name.
     rules = [rule for rule in (recipe.rule, recipe.margin_rule) if rule is not None]
-    reads_columns_alone = all(find_fields(rule, 1) <= {*columns} for rule in rules)
+    reads_columns_alone = all(find_fields(rule, BAR) <= {*columns} for rule in rules)
     return Formula(
         address=address,
         has_table=has_table,
@@ -219,7 +241,7 @@ def write_settings(texts: Sequence[str], policy: Policy) -> list[str]:
 
 def find_wanted(rule: Callable[..., Any]) -> int:
     """Return how much of the account a rule reads: WHOLE, PART or 0 for nothing."""
-    fields = find_fields(rule, 2)
+    fields = find_fields(rule, ACCOUNT)
     if not fields:
         return 0
     return WHOLE if fields & OF_MARGIN else PART
@@ -228,7 +250,23 @@ def find_wanted(rule: Callable[..., Any]) -> int:
 def write_formula_part(
     policy: Policy, columns: tuple[str, ...], width: int, memory: type | None, code: CodeText
 ) -> list[str]:
-    """Return the text of ``decide`` for the formula of a policy in the loop."""
+    """Return the lines of ``decide`` for the formula of a policy in the loop of a run.
+
+    The arguments of ``decide`` are those that ``ask_address`` of :func:`.compiler.make_ask` hands
+    over, in its order::
+
+        shown          the fields of the account that a policy sees, in the order of AccountView
+        seen           the fields of the bar, but its time
+        params         the numbers of ``policy.settings()``, in their order
+        columns        the columns of the policy, one after another, each ``length`` long
+        memory         the numbers of its memory, read and written
+        margin         the numbers of the margin rules, in the order of MARGIN_NUMBERS
+        levels         the columns of the margin table, each ``width`` long, of which ``count`` hold
+        time, local    when the bar opens, ns; the row of the columns that is seen
+
+    A venue leverage that the policy decides is written into ``shown``, where the loop reads it.
+    """
+    # A formula that cannot name the margin table is written without one.
     if not may_refer_to(code, TABLE):
         width = 0
     head = [
@@ -345,7 +383,10 @@ def find_formula(
 ) -> Formula:
     """Return the compiled formula of policy i or, where it has none, what calls it in plain Python.
 
-    The arguments are those of :func:`bind_compiled`, for one policy.
+    The arguments are those of :func:`bind_compiled`, for one policy. It has none if numba refuses
+    it, for whatever reason; if it orders options, as a formula returns a leverage alone; and if its
+    whole numbers went beyond 64 bits before. Then ``call_back`` is given the error, or None, and
+    returns the address of a function that calls the plain policy.
     """
     refusal: Exception | None = None
     try:
@@ -358,7 +399,7 @@ def find_formula(
             raise
         refusal = error
 
-    # Refused, or an order of options, which no formula can return.
+    # Here the formula was refused, or the policy orders options.
     if call_back is None:
         raise TypeError("a policy that orders options is called back, never compiled")
     address = call_back(refusal, deciders, policy, columns, i)
