@@ -336,12 +336,13 @@ def write_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) ->
 def may_fail_near(
     terms: a.Terms, one: a.One, bracket: margin.MarginBracket, backing: float
 ) -> bool:
-    """Return whether a price within :data:`NEAR` of the close may make one position fail; a bound.
+    """Return whether a price near the close may make one position fail; a bound.
 
-    ``bracket`` is that of the margin table in which the position lies, ``backing`` the money behind
-    it at the close. What is left of it over the requirement is concave in the contract value: the
-    requirement rises faster and faster with the notional. So where it is over 0 at the close and
-    at the farthest near price of the side that loses, it is over 0 at all prices between.
+    Near are prices of which the close is within the fraction :data:`NEAR`. ``bracket`` is that of
+    the margin table in which the position lies, ``backing`` the money behind it at the close. What
+    is left of it over the requirement is concave in the contract value: the requirement rises
+    faster and faster with the notional. So where it is over 0 at the close and at the farthest near
+    price of the side that loses, it is over 0 at all prices between.
     """
     # A long loses as the price falls, a short as it rises. Ratios are those of prices to the mark.
     quantity = one.position.quantity
@@ -449,8 +450,8 @@ def moves_a_pool(terms: a.Terms, state: a.AccountState, i: int) -> bool:
 def is_surely_far(bar: a.AccountBar, i: int, excess: float) -> bool:
     """Return whether a bound shows that no price of instrument i near the close fails its pool.
 
-    Near is within :data:`NEAR` of the price at the close, up or down. ``excess`` is what the pool
-    of cross positions has over its requirement: money. False means that the price must be searched.
+    Near are prices of which the close is within the fraction :data:`NEAR`. ``excess`` is what the
+    pool of cross positions has over its requirement: money. False: the price must be searched.
     With options the answer comes from trials of prices, which use the scratch of the bar (its walk
     and its segment); the account itself stays as it is.
     """

@@ -225,7 +225,8 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
 
     Why is DONE at ``stop``, FULL if the log has no room for the events of the bar, BROKEN if its
     books do not balance, or NEGATIVE if a policy decided what is not allowed. In the last three the
-    bar is not finished: the caller begins it again, or raises the error.
+    bar is not finished, and the account is of no use: the caller restores it as it was at
+    ``start``, and passes the bars again, with more room or up to the error.
 
     A bar is passed in the quickest way that has the numbers of :func:`.bar.process_bar`. The order
     in it is fixed: steps of the account, the close, the sums of the books, which must balance
@@ -436,8 +437,8 @@ def pass_quiet(
         if way == a.LEFT:
             break  # nothing has changed
 
-        # In a quiet bar prices moved, and nothing else happened. Only then there are no events,
-        # which could fill the log.
+        # In a quiet bar prices moved, and nothing else happened: it has no events, so it cannot
+        # fill the log.
         is_quiet = way == a.QUIET
         has_filled = not is_quiet and way != a.PAID
         tape.cursor[CURRENT_BAR] = t

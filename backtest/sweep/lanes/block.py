@@ -151,8 +151,8 @@ def find_kinds(terms: Terms) -> IntArray:
 def find_kind(terms: Terms, i: int) -> int:
     """Return the simplest kind of fills that knows the rules of instrument i.
 
-    From PLAIN, over LOTS, LINEAR and INVERTED, to the kinds of isolated positions, each knows what
-    those before it know, so that what is asked first here needs the most.
+    A kind knows more than what it is named for: isolated and inverse positions may have impact and
+    lots, and those with impact may have lots. So what needs the most is asked first.
     """
     tables = terms.rules.brackets
     is_inverse = bool(tables.are_inverse[i])

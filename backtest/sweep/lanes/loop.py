@@ -371,10 +371,10 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
 def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     """Write that lanes which are ruined or over have ended, and which of them are still busy.
 
-    Called after lanes passed a bar alone, as none is ruined side by side. An ended lane stays as it
-    is, and decides nothing more: its leverage is NaN from now on, as ``muted``, 0 or NaN, is added
-    to each leverage that a formula decides. One that still holds or earns something is busy: it
-    passes each further bar alone. Bit k of the cursor ``busy`` is lane k.
+    Called after lanes passed a bar alone, as none is ruined side by side. An ended lane decides
+    nothing more: its leverage is NaN from now on, as the row ``muted``, 0 or NaN, is added to each
+    leverage that a formula decides. One that still holds or earns something is busy: it passes each
+    further bar alone. Bit k of the cursor ``busy`` is lane k.
     """
     account = lanes.account
     position = lanes.position

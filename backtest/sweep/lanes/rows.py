@@ -418,11 +418,10 @@ def count_reasons(lanes: Lanes, alone: int) -> None:
 def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
     """Copy a lane as it was before the bar into ``kept_account`` and ``kept_position``.
 
-    From there it will pass the bar alone. It is called after the payments at the open and after the
-    orders are planned, but before any of them fills: so only cash and margins have changed since
-    the last bar, and only if the bar is paying funding or interest (``is_paying``). Both were
-    written aside before these payments. The plan of the lane is taken back, so that it does not
-    trade with the others.
+    From there it will pass the bar alone. It is called before any order of the bar fills: so only
+    cash and margins may have changed since the last bar, and only if the bar has paid funding or
+    interest (``is_paying``). Both were written aside before these payments. If the orders of the
+    bar are planned, that of the lane is taken back, so that it does not trade with the others.
     """
     account = lanes.account
     position = lanes.position

@@ -285,7 +285,8 @@ def cut_by_memory(
 
     ``read`` are the values that policies observe by, one for each set of the sweep. Rows with the
     same ones share their columns, and stand side by side: a run of rows. ``setup`` is that of the
-    first row: its columns have the usual size. A block has at most ``size`` rows.
+    first row: its columns have the usual size. A group is cut later into blocks of at most ``size``
+    rows, so all rows are one group if as many different columns fit.
     """
     n_bytes = 0
     for observed in setup.observed:
@@ -433,11 +434,11 @@ def locate_formulas(
     """Return the formulas of the policies of a block, compiled where they must be.
 
     ``varied`` are the parameters that differ between its sets, ``columns`` those of each set. Two
-    kinds of formulas serve a block. The fast one is written for what its sets vary: parameters that
-    the sweep does not name are constants in it. The general one, in which all numbers vary, serves
-    every sweep, so an earlier one may have compiled it. A short sweep does not wait for the
-    compiler: it takes whichever is compiled. Raises BlockFault if neither is; the sets are then run
-    one by one.
+    kinds of formulas serve a block. The fast one is written for what its sets vary: other
+    parameters are read once for all lanes, or are constants. The general one, in which all numbers
+    vary, serves every sweep, so an earlier one may have compiled it. A short sweep does not wait
+    for the compiler: it takes whichever is compiled. Raises BlockFault if neither is; the sets are
+    then run one by one.
     """
     asked = frozenset(task.sets)  # the names of the sweep's parameters
     columns_differ = b.has_own_columns(columns)

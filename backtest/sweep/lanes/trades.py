@@ -357,7 +357,8 @@ def size_order(
     notional_kept = max(notional_held, 0.0)  # a flip keeps nothing
     is_adding = has_order & (target > notional_kept)
 
-    # What limits allow: the margin table, or of an isolated order no less than it asks for.
+    # What limits allow: the margin table, or, of an isolated order, what it asks for. Where table
+    # or wallet may cut that, the lane passes the bar alone (``Stake.is_cut``).
     allowed = lanes.prices[PRICE.largest_notional, i]
     if rules.margin.is_isolated:
         allowed = convert_as_run(target, side * quantity, contract_notional)
@@ -475,9 +476,9 @@ def measure_stake(
 def needs_run(rules: a.InstrumentRules, order: LaneOrder, initial: float, cost: float) -> bool:
     """Return whether the loop of a run must size an order, as lanes have no rule for it.
 
-    So it is where the order adds, and the initial margin of the position exceeds the share of the
-    equity that its margin may take (``margin_share``, infinite if there is no such limit). And so
-    it is where the target is infinite, which only margin cuts.
+    Lanes have no rule for an order that adds while the initial margin of its position exceeds the
+    share of the equity that it may take: ``margin_share``, infinite if there is no such limit. Nor
+    have they one for an infinite target, which only margin cuts. ``initial`` and ``cost``: money.
     """
     is_over_share = order.is_adding & (rules.margin_share < math.inf)
     is_over_share &= initial > rules.margin_share * (order.worth - cost)
