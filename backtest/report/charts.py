@@ -353,7 +353,7 @@ def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
         marker: dict[str, Any] = {"size": 9}
         if place == 0:  # the others are few: what was chosen among them
             if len(points) > FEW_POINTS:
-                marker = {"size": 4, "opacity": 0.35}
+                marker = {"size": 5, "opacity": 0.6}
             points = points.iloc[:: math.ceil(len(points) / MAX_POINTS) or 1]
         yield draw_points(
             points.index.to_numpy(),

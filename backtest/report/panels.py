@@ -166,30 +166,36 @@ def name_panel(shown: ShownChart, panel: Panel) -> str:
 
 
 def draw_events(shown: ShownChart, titles: list[str]) -> Traces:
-    """Yield the marks of events, a trace for each label, in the panel that it names."""
+    """Yield the marks of events, a trace for each label, in the panel that it names.
+
+    The legend explains each sign once: that of a choice only where no mark of all choices has it.
+    """
     if shown.events is None:
         return
     first_choice = next(iter(shown.choices.values()), None)
     keys = [name for name in ("panel", "choice", "label") if name in shown.events]
-    named: set[object] = set()
+    explained: set[tuple[object, ...]] = set()
     for _, rows in shown.events.groupby(keys, sort=False, dropna=False):
         first = rows.iloc[0]
         label = first["label"]
+        choice = first.get("choice")
+        if not isinstance(choice, str):  # it belongs to all choices
+            choice = None
+        sign = (first["symbol"], first["color"])
         edge = {"width": 1.2, "color": LIGHT[first["color"]]}
         more: dict[str, Any] = {
             "marker": {"symbol": first["symbol"], "line": edge},
-            "showlegend": label not in named,
+            "showlegend": explained.isdisjoint({(None, *sign), (choice, *sign)}),
             "hovertemplate": f"{escape_label(label)}<extra></extra>",
             "customdata": rows["row"].tolist(),
         }
-        named.add(label)
+        explained.add((choice, *sign))
 
         # An event without a panel is drawn in the first.
         panel = first.get("panel")
         if panel in titles[1:]:
             more["yaxis"] = name_axis("y", titles.index(panel) + 1)
-        choice = first.get("choice")
-        if isinstance(choice, str):
+        if choice is not None:
             more |= {"meta": choice, "visible": choice == first_choice}
 
         times = to_datetimes(pd.DatetimeIndex(rows.index).as_unit("ns").asi8)

@@ -447,7 +447,7 @@ def start_jinja() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["name"] = lambda block: type(block).__name__.lower()
-    environment.filters["unbroken"] = core.keep_units
+    environment.filters["unbroken"] = keep_together
     environment.filters["prose"] = tag_prose
     environment.filters["markdown"] = escape_markdown
     environment.filters["fenced"] = fence_code
@@ -474,8 +474,16 @@ def tag_prose(text: str) -> markupsafe.Markup:
     escaped = str(markupsafe.escape(core.escape_directions(core.keep_units(text))))
     tagged = MARKED.sub(r'<span data-measure="\1" data-format="\2">\3</span>', escaped)
     tagged = CODE.sub(r"<code>\1</code>", tagged)
-    tagged = DATE.sub(r'<span class="date">\g<0></span>', tagged)
-    return markupsafe.Markup(tagged)
+    return markupsafe.Markup(tag_dates(tagged))
+
+
+def keep_together(text: str) -> markupsafe.Markup:
+    """Return an escaped cell in which no number leaves its unit, and no date breaks."""
+    return markupsafe.Markup(tag_dates(str(markupsafe.escape(core.keep_units(text)))))
+
+
+def tag_dates(escaped: str) -> str:
+    return DATE.sub(r'<span class="date">\g<0></span>', escaped)
 
 
 def is_plain(block: Block) -> bool:

@@ -641,7 +641,7 @@ def tabulate_phases(table: pd.DataFrame, title: str, style: str) -> ShownTable:
         sentences.append("Each phase has as many bars of this run, so its edges are its own.")
         heads = {"from": Head("range", "", style, until="to"), **PHASE_HEADS}
         columns = ["from", "to", *PHASE_HEADS]
-    sentences.append("result.measures_by() has all columns.")
+    sentences.append("`result.measures_by()` has all columns.")
 
     return ShownTable(
         table[columns],

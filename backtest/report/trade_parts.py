@@ -34,7 +34,7 @@ GROUPED = {
 VIEWS = {
     "trip": "A round trip goes from flat to flat.",
     "fifo": "The account adjusts its position all the time, so lots are shown: contracts that one "
-    "fill opened and a later one closed, first in first out. result.trades has the round trips.",
+    "fill opened and a later one closed, first in first out. `result.trades` has the round trips.",
 }
 NOUNS = {"trip": "round trips", "fifo": "lots"}
 """What a page calls the trades that it shows."""

@@ -719,12 +719,17 @@ def describe_largest(known: pd.DataFrame, total: float) -> Iterator[str]:
     if total < 0.0:
         noun = "loss"
         verb = "gained"
-    share = core.format_percent(float(shares[place]), 0)
+    name = known.index[place]
     time = core.format_percent(float(known["share"].iloc[place]), 0)
-    text = f"{share} of the {noun} came from one phase, {known.index[place]}, in {time} of the time"
     if shares[place] > 1.0:
-        text = f"{text}; the others {verb} together"
-    yield f"{text}."
+        yield (
+            f"All of the {noun} came from one phase, {name}, in {time} of the time; the others "
+            f"{verb} together."
+        )
+        return
+
+    share = core.format_percent(float(shares[place]), 0)
+    yield f"{share} of the {noun} came from one phase, {name}, in {time} of the time."
 
 
 def describe_phases(table: pd.DataFrame, *, is_hindsight: bool) -> list[str]:

@@ -437,10 +437,13 @@ class Bands(SettingsResult):
         row: Any = self.table.loc[(ACCOUNT, "total_return")]
         returns = {name: core.format_percent(float(row[name])) for name in (*QUANTILES, "run")}
         share: Any = self.chances.loc["liquidated", ACCOUNT]
+        liquidated = "none is liquidated"
+        if share > 0.0:
+            liquidated = f"{core.format_chance(float(share))} are liquidated"
         return (
             f"On resampled markets 90 % of accounts return {returns['low']} to {returns['high']}, "
-            f"half of them over {returns['median']}; the run returned {returns['run']}. "
-            f"{core.format_chance(float(share))} are liquidated."
+            f"half of them over {returns['median']}; {liquidated}. The run returned "
+            f"{returns['run']}."
         )
 
     @property

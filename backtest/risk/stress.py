@@ -193,7 +193,7 @@ class Stress(SettingsResult):
         )
 
         if self.table["break_even"].isna().any():
-            sentences.append("Where the break-even is -, no price move liquidates the account.")
+            sentences.append("Without a break-even (-), no price move liquidates the account.")
         return " ".join(sentences)
 
     def _show_ladder(self) -> tuple[ShownChart | ShownTable | str, ...]:

@@ -137,7 +137,7 @@ class Frontier(SettingsResult):
         for row in self.points.index[self.points["point"] != FRONTIER]:
             is_beaten = "is beaten" if self.is_beaten(row) else "is not beaten"
             point = self.points.loc[row, "point"]
-            yield f"The set {point} {is_beaten} by a set of the search: {self.describe(row)}."
+            yield f"The {point} set {is_beaten} by a set of the search: {self.describe(row)}."
 
     def is_beaten(self, row: int) -> bool:
         """Return whether a set of the table is beaten by another one in the search."""

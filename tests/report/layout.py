@@ -37,6 +37,12 @@ SCRIPT = """
     if (bars.some((box) => labels.some((label) => meet(box, label)))) {
       faults.push(`${chart.dataset.chart}: numbers of bars overlap their labels`);
     }
+    // names of a legend, beside the titles of panels
+    const names = [...chart.querySelectorAll(".legendtext")].filter(isShown).map(boxOf);
+    const titles = [...chart.querySelectorAll(".annotation-text")].filter(isShown).map(boxOf);
+    if (names.some((box) => titles.some((title) => meet(box, title)))) {
+      faults.push(`${chart.dataset.chart}: the legend overlaps a title`);
+    }
     groups.set("annotations", [...chart.querySelectorAll(".annotation-text")]);
     groups.forEach((texts, key) => {
       const boxes = texts.filter(isShown).map(boxOf);

@@ -231,7 +231,7 @@ def test_a_replay_and_a_stress_test_name_what_they_show(result):
     assert drawn.figure["data"][0]["mode"] == "lines"
 
     text = shocked.summary()
-    assert "Where the break-even is -, no price move" in " ".join(text.split())
+    assert "Without a break-even (-), no price move" in " ".join(text.split())
     assert re.search(r"^price +USDT", text, flags=re.M)
 
     data = result.manifest["data"] | {"filled": {"mark_gaps": "last: 2 of 4 bars"}}
@@ -239,7 +239,7 @@ def test_a_replay_and_a_stress_test_name_what_they_show(result):
     assert "Missing values were filled in: mark gaps, last: 2 of 4 bars." in told
 
     bold = live(Constant(leverage=5.0), days=8)
-    assert "Where the break-even is -" not in " ".join(bt.stress(bold, fall).summary().split())
+    assert "Without a break-even" not in " ".join(bt.stress(bold, fall).summary().split())
 
 
 def test_a_withdrawal_of_more_than_there_is_says_what_was_refused():

@@ -34,6 +34,7 @@ def files(result, sweep, tmp_path_factory):
     hostile = dataclasses.replace(result, manifest=manifest)
     pages = {"run": build_page(result), "hostile": build_page(hostile), "sweep": build_page(sweep)}
     pages["stress"] = build_page(bt.stress(live(Constant(3.0), days=30), bt.crashes()[:6]))
+    pages["ruined"] = build_page(live(Constant(20.0), days=120))
     return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
 
 
@@ -198,9 +199,13 @@ def test_one_window_is_shown_by_all_charts_and_its_figures_are_computed(page, re
     assert page.trouble == []
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
-def test_nothing_overlaps_overflows_or_leaves_half_a_row_empty(visit, width, scheme):
-    page = visit("run", width, color_scheme=scheme)
+@pytest.mark.parametrize(("name", "width", "scheme"), [
+    ("run", 1280, "light"),
+    ("run", 400, "dark"),
+    ("ruined", 400, "light"),  # its legend has four rows
+])  # fmt: skip
+def test_nothing_overlaps_overflows_or_leaves_half_a_row_empty(visit, name, width, scheme):
+    page = visit(name, width, color_scheme=scheme)
     assert list_faults(page) == []
 
 

@@ -146,7 +146,7 @@ def test_a_frontier_has_the_sets_that_none_beats_and_no_ruined_one(on):
     assert found.verdict.startswith("The knee has CAGR")
     assert "on the holdout" in found.verdict
 
-    assert any("The set default is beaten" in notice for notice in found.notices)
+    assert any("The default set is beaten" in notice for notice in found.notices)
     assert {"holdout_cagr", "holdout_max_drawdown", "non_dominated"} <= {*found.points}
     assert "not deflated" in found.details
 

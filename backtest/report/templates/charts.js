@@ -247,6 +247,7 @@ const fitAxes = (traces, layout, shown) => {
     if (!isLog) axis.nticks = Math.max(2, Math.min(axis.nticks || 6, Math.floor(height / 22)));
     if (!extent) return;
     let [low, high] = extent;
+    axis.exponentformat = chooseExponents(low, high);
     if (isLog) {
       const pad = Math.max(0.05 * Math.log10(high / low), 0.004);
       [low, high] = [low / 10 ** pad, high * 10 ** pad];
@@ -264,13 +265,39 @@ const fitAxes = (traces, layout, shown) => {
     ];
   });
 };
+// A legend over the title of the first panel has room for as many rows as it breaks into: names that
+// do not stand side by side stand in columns as wide as the widest of them.
+const fitLegend = (traces, layout) => {
+  if (!layout.showlegend || !layout.legend || layout.legend.yref !== "container") return;
+  const key = 45; // pixels of the sign of a name, and of the gaps beside it
+  const names = traces.filter((each) => each.showlegend && each.visible !== false).map((each) => each.name);
+  const widths = names.map((name) => measureText(name, 12) + key);
+  const room = layout.width - layout.margin.l - layout.margin.r;
+  const total = widths.reduce((sum, width) => sum + width, 0);
+  const abreast = total < room ? names.length : Math.max(1, Math.floor(room / Math.max(...widths)));
+  const rows = Math.ceil(names.length / abreast);
+  layout.margin = { ...layout.margin, t: Math.max(layout.margin.t, 22 + 19 * rows) };
+};
+// Small amounts, as of coins, are written out: the library would write 0.00002 as 20 \u00b5.
+const chooseExponents = (low, high) => Math.max(Math.abs(low), Math.abs(high)) < 0.1 ? "none" : "B";
+const fitBarNumbers = (trace, layout) => {
+  if (trace.type !== "bar") return;
+  ["x", "y"].forEach((letter) => {
+    const values = Array.from(trace[letter]).filter(Number.isFinite);
+    if (!values.length) return;
+    const exponentformat = chooseExponents(Math.min(...values), Math.max(...values));
+    layout[`${letter}axis`] = { ...layout[`${letter}axis`], exponentformat };
+  });
+};
 // Numbers at the ends of bars have room beside the labels, also where a chart is narrow.
-const fitBars = (trace, layout) => {
-  if (trace.textposition !== "outside" || !layout.xaxis.range) return;
-  const widest = (texts, size) => Math.max(...texts.map((text) => measureText(text, size)));
-  const plot = layout.width - widest(trace.y, 11) - 24;
-  const share = Math.min((widest(trace.text, trace.textfont.size) + 8) / plot, 0.4);
-  const [low, high] = [Math.min(0, ...trace.x), Math.max(0, ...trace.x)];
+const fitBars = (traces, layout) => {
+  const bars = traces.filter((trace) => trace.textposition === "outside");
+  if (!bars.length || !layout.xaxis.range) return;
+  const [labels, texts, values] = ["y", "text", "x"].map((key) => bars.flatMap((trace) => trace[key]));
+  const widest = (words, size) => Math.max(...words.map((word) => measureText(word, size)));
+  const plot = layout.width - widest(labels, 11) - 24;
+  const share = Math.min((widest(texts, bars[0].textfont.size) + 8) / plot, 0.4);
+  const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const sides = Number(low < 0) + Number(high > 0);
   const room = (share * (high - low)) / (1 - sides * share);
   const [from, to] = layout.xaxis.range;
@@ -352,7 +379,9 @@ const compose = (box) => {
   if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale };
   const choice = chosen[box.dataset.chart];
   if (choice) figure.data.forEach((each) => { if (each.meta) each.visible = each.meta === choice; });
-  figure.data.forEach((each) => fitBars(each, layout));
+  fitLegend(figure.data, layout);
+  fitBars(figure.data, layout);
+  figure.data.forEach((each) => fitBarNumbers(each, layout));
   if (isTimed(box) && figure.data.some(isLine)) {
     const shown = findShown(plain);
     layout.xaxis = { ...layout.xaxis, range: shown.map(writeTime) };
