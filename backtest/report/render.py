@@ -479,7 +479,8 @@ def tag_prose(text: str) -> markupsafe.Markup:
 
 def keep_together(text: str) -> markupsafe.Markup:
     """Return an escaped cell in which no number leaves its unit, and no date breaks."""
-    return markupsafe.Markup(tag_dates(str(markupsafe.escape(core.keep_units(text)))))
+    escaped = str(markupsafe.escape(core.escape_directions(core.keep_units(text))))
+    return markupsafe.Markup(tag_dates(escaped))
 
 
 def tag_dates(escaped: str) -> str:
