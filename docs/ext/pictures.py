@@ -9,7 +9,12 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 FLAGS = (
@@ -20,6 +25,10 @@ WIDTH = 1280
 """Width of the window that shows the report, in pixels."""
 STILL = "#equity .chart[data-chart] svg"
 """What is there once the chart of the first section is drawn."""
+
+Scheme = Literal["light", "dark"]
+REPORTS: Mapping[Scheme, str] = {"light": "run.png", "dark": "run-dark.png"}
+"""The picture of the report by the color scheme of who looks at it."""
 
 STYLE = (
     "text{font:15px sans-serif;fill:#888}line,path,rect{stroke:#888;"
@@ -111,8 +120,11 @@ def write_report(path: Path) -> None:
     path.write_text(write_html(build_page(result)), encoding="utf-8")
 
 
-def picture_report(file: Path) -> str:
-    """Take the picture of the report into a file; return why not, or an empty text."""
+def picture_report(files: Mapping[Scheme, Path]) -> str:
+    """Take the picture of the report in each color scheme into its file.
+
+    Return why not, or an empty text.
+    """
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -125,28 +137,35 @@ def picture_report(file: Path) -> str:
         page_file = Path(folder) / "report.html"
         write_report(page_file)
         browser = started.chromium.launch(executable_path=chromium, args=[*FLAGS])
-        page = browser.new_page(viewport={"width": WIDTH, "height": 1000})
-        page.goto(page_file.as_uri())
-        page.wait_for_selector(STILL)
-
-        # The identity of the run is that of this checkout: the picture must not depend on it.
-        page.add_style_tag(content=".kind code, #theme { visibility: hidden }")
-        box = page.locator("#equity").bounding_box()
-        if box is None:
-            raise RuntimeError("the report has no section #equity")
-        height = box["y"] + box["height"]
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
-        page.screenshot(path=file, full_page=True, clip=clip)
+        for scheme, file in files.items():
+            page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, color_scheme=scheme)
+            page.goto(page_file.as_uri())
+            picture_first_section(page, file)
         browser.close()
     return ""
+
+
+def picture_first_section(page: Page, file: Path) -> None:
+    """Take the picture of an open report, down to the end of its first section."""
+    page.wait_for_selector(STILL)
+
+    # The identity of the run is that of this checkout: the picture must not depend on it.
+    page.add_style_tag(content=".kind code, #theme { visibility: hidden }")
+    box = page.locator("#equity").bounding_box()
+    if box is None:
+        raise RuntimeError("the report has no section #equity")
+    height = box["y"] + box["height"]
+    clip = {"x": 0, "y": 0, "width": WIDTH, "height": height}
+    page.screenshot(path=file, full_page=True, clip=clip)
 
 
 def main() -> None:
     for name, drawing in draw_all().items():
         (PICTURES / name).write_text(drawing, encoding="utf-8")
-    missing = picture_report(PICTURES / "run.png")
+    missing = picture_report({scheme: PICTURES / name for scheme, name in REPORTS.items()})
     if missing:
-        sys.stdout.write(f"docs/pictures/run.png stays as it is: {missing}\n")
+        names = " and ".join(REPORTS.values())
+        sys.stdout.write(f"{names} in docs/pictures stay as they are: {missing}\n")
 
 
 if __name__ == "__main__":
