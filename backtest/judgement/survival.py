@@ -26,7 +26,7 @@ from backtest.risk.liquidations import (
 )
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, choose_funding, simulate_paths
-from backtest.risk.stress import stress
+from backtest.risk.stress import replay_crashes
 
 MODEL = "filtered"
 MONTH = "30d"
@@ -200,11 +200,10 @@ def judge_crashes(account: JudgedAccount) -> dict[str, Any]:
 
     Crashes are ordered by how far the mark falls in them.
     """
-    stressed = stress(account.result)
-    falls: dict[str, float] = stressed.settings["falls"]
-    is_liquidated = stressed.table["liquidated"]
-    survived = [name for name in falls if not is_liquidated[name]]
-    fatal = [name for name in falls if is_liquidated[name]]
+    outcomes = replay_crashes(account.result)
+    falls = {name: outcome.fall for name, outcome in outcomes.items()}
+    survived = [name for name in falls if not outcomes[name].row["liquidated"]]
+    fatal = [name for name in falls if outcomes[name].row["liquidated"]]
 
     worst_survived = max(survived, key=falls.__getitem__, default="")
     first_fatal = min(fatal, key=falls.__getitem__, default="")

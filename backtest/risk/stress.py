@@ -539,14 +539,24 @@ class StressedRun:
             return int(np.iinfo(np.int64).max)
         return self.result.last_time
 
-    def simulate(self, scenario: Scenario, data: Market | Markets | None) -> ScenarioOutcome:
-        """Take the account through a scenario: bars that are replayed if there are any, or made."""
+    def simulate(
+        self, scenario: Scenario, data: Market | Markets | None, *, seeks_break_even: bool = True
+    ) -> ScenarioOutcome:
+        """Take the account through a scenario: bars that are replayed if there are any, or made.
+
+        The search for the break-even takes the account through some forty more; without it, the
+        break-even is NaN, of no market.
+        """
         account = self.find_account(scenario)
         replayed, source = find_bars(account, scenario, data)
         bars = replayed
         if bars is None:
             bars = account.make(scenario)
-        lead, break_even = find_break_even(account, scenario, replayed)
+
+        lead = ""
+        break_even = math.nan
+        if seeks_break_even:
+            lead, break_even = find_break_even(account, scenario, replayed)
 
         row = account.simulate(scenario, bars)
         row["break_even"] = break_even
@@ -604,6 +614,20 @@ class StressedRun:
             "tables": list(describe_tables(result, times)),
             "not_counted": not_counted,
         }
+
+
+def replay_crashes(result: Result) -> dict[str, ScenarioOutcome]:
+    """Return what each of the default crashes would do to the account of a run, by its name.
+
+    It is what :func:`stress` says of them, without their break-evens. Raises
+    :class:`ParameterError` if the account was ruined in the run.
+    """
+    check_not_ruined(result)
+    stressed = StressedRun(result, "run")
+    outcomes = {}
+    for scenario in choose_scenarios(result, None):
+        outcomes[scenario.name] = stressed.simulate(scenario, None, seeks_break_even=False)
+    return outcomes
 
 
 def check_not_ruined(result: Result) -> None:
