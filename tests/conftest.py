@@ -1,5 +1,6 @@
 """The suite prints and decides the same wherever it runs, on a build server as in a terminal."""
 
+import functools
 import gc
 import os
 import shutil
@@ -12,7 +13,8 @@ from hypothesis import settings
 
 KEPT = 7 * 24 * 3600.0
 """Seconds after which compiled code of older sources is deleted."""
-COMPILED = Path(__file__).parents[1] / "build" / "compiled"
+ROOT = Path(__file__).parents[1]
+COMPILED = ROOT / "build" / "compiled"
 
 for name in (
     *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),  # what build servers say
@@ -51,6 +53,30 @@ settings.load_profile("ci")
 def _compile_where_it_is_tested(request, monkeypatch):
     if any(map(request.node.get_closest_marker, ("slow", "compiled"))):
         monkeypatch.setenv("BACKTEST_COMPILE", "now")
+
+
+@pytest.fixture(scope="session")
+def commits():
+    """Return what finds the commit of a file, and remembers those of this tree, by the path that
+    commands are looked for on."""
+    from backtest.core.provenance import find_commit  # noqa: PLC0415 - after the environment is set
+
+    @functools.cache
+    def find_known(source, _path):
+        return find_commit(source)
+
+    def find(source):
+        if source.is_relative_to(ROOT):
+            return find_known(source, os.environ.get("PATH"))
+        return find_commit(source)
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def _ask_git_once_of_each_file_of_this_tree(commits, monkeypatch):
+    """Each save asks git about the package and its policies, which stay as they are in a run."""
+    monkeypatch.setattr("backtest.core.provenance.find_commit", commits)
 
 
 @pytest.fixture(autouse=True)
