@@ -452,24 +452,28 @@ def compute_cause_shares(stands_before: FloatArray, stands_now: FloatArray) -> F
 
 
 def find_stands(run: RunData, stop: int) -> FloatArray:
-    """Return where the causes stood at the last high before a bar, plus their gains since.
+    """Return where the causes stood at the last high before bar ``stop``, plus their gains since.
 
-    Of shape (n + 3,): what n instruments, the collateral and flows needed then, and the excess of
-    the pool.
+    Of shape (n + 3,): what n instruments, the collateral and flows needed of the pool then, with
+    what each has gained since, and last the excess of the pool then, which nothing is added to.
+    Flows need nothing. A run that goes on from another, and has no high of its own, begins with the
+    stands of that. Where each stands is money in the settlement currency.
     """
     unit = run.of_account("unit")[:stop]
-    highs = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))
-    rows = np.flatnonzero(unit >= highs[:-1])
-    if len(rows) == 0:
+    highs_before = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))[:-1]
+    bars_of_highs = np.flatnonzero(unit >= highs_before)
+    if len(bars_of_highs) == 0:
         return add_gains(run, slice(0, stop), run.before.stands)
 
-    # Isolated positions have a requirement of their own, which brings down no pool.
-    high = int(rows[-1])
+    # What instruments and collateral need is their share of the requirement at the high.
+    high = int(bars_of_highs[-1])
     closes = run.read_closes(slice(high, high + 1))
     n = len(run.names)
     stands = np.zeros(n + 3)
     shares = np.append(closes.share[0], closes.collateral_share)
     stands[: n + 1] = run.account.requirement.level * shares
+
+    # Isolated positions have a requirement of their own, which brings down no pool.
     stands[np.flatnonzero(run.are_isolated)] = 0.0
     stands[n + OF_RULES] = closes.distance[0]
     return add_gains(run, slice(high + 1, stop), stands)

@@ -542,35 +542,24 @@ class RunRecord(RunData):
         Means and profits add up to ``total``, whose ``margin_use`` and ``return_on_margin`` are the
         measures ``mean_margin_use`` and ``return_on_margin``.
         """
-        # What instruments posted, what the rest of the account did, and both.
-        posted = self.closes.posted
-        total_margin = self.closes.initial
-        rest = total_margin - posted.sum(axis=1)
-        rest[np.abs(rest) <= DUST * total_margin] = 0.0
-        margins = np.column_stack([posted, rest, total_margin])
+        margins = self._find_margins()
         inverse_equity = performance.divide(1.0, self.of_account("equity"))
-
-        # Profits, of the account without what was deposited.
-        total = 0.0
-        for name in SIGNS:
-            if name != "flows":
-                total += SIGNS[name] * self.of_account(name).sum()
-        held = self.record.held
-        profits = sum(SIGNS[name] * held[name].sum(axis=0) for name in POSITION_TERMS)
-        profit_of_rest = total - np.sum(profits)
+        shares_of_equity = margins * inverse_equity[:, None]
         columns = {
             "mean_margin": margins.mean(axis=0),
             "peak_margin": margins.max(axis=0),
-            "margin_use": (margins * inverse_equity[:, None]).mean(axis=0),
-            "profit": np.append(profits, [profit_of_rest, total]),
+            "margin_use": shares_of_equity.mean(axis=0),
+            "profit": self._find_profits(),
         }
 
         index = pd.Index([*self.names, "account", "total"], name="instrument")
         table = pd.DataFrame(columns, index)
         rate = table["profit"] / table["mean_margin"] / self.span.years
         table["return_on_margin"] = rate.where(table["mean_margin"] > 0.0)
-        is_held = (held["quantity"] != 0.0).mean(axis=0)
-        table["time_in_position"] = [*is_held, np.nan, np.nan]
+        is_held = self.record.held["quantity"] != 0.0
+        table["time_in_position"] = [*is_held.mean(axis=0), np.nan, np.nan]
+
+        # How risk is spread, with equal weights in the directions held, and as held.
         if len(self.names) > 1:
             exposures = self._find_exposures(collateral=False)
             equal = Exposures(np.sign(exposures.weights), exposures.returns)
@@ -578,8 +567,37 @@ class RunRecord(RunData):
             table["risk_after"] = self._average_shares(exposures)
         return table
 
+    def _find_margins(self) -> core.FloatArray:
+        """Return the initial margin at closes, (n_bars, n + 2): by instrument, of the rest, of all.
+
+        The rest is what no instrument posted, as options and collateral need it.
+        """
+        posted = self.closes.posted
+        total = self.closes.initial
+        rest = total - posted.sum(axis=1)
+        rest[np.abs(rest) <= DUST * total] = 0.0  # rounding
+        return np.column_stack([posted, rest, total])
+
+    def _find_profits(self) -> core.FloatArray:
+        """Return the profits after all costs, (n + 2,): by instrument, of the rest, of all.
+
+        What was deposited is no profit.
+        """
+        total = 0.0
+        for name in SIGNS:
+            if name != "flows":
+                total += SIGNS[name] * self.of_account(name).sum()
+
+        held = self.record.held
+        profits = sum(SIGNS[name] * held[name].sum(axis=0) for name in POSITION_TERMS)
+        profit_of_rest = total - np.sum(profits)
+        return np.append(profits, [profit_of_rest, total])
+
     def _average_shares(self, exposures: Exposures) -> list[float]:
-        """Return the mean share of each instrument in the variance, NaN, and their sum."""
+        """Return a column of :meth:`capital`: each instrument's mean share in the variance.
+
+        Then NaN for the account, and the sum.
+        """
         half_life = max(HALF_LIFE / self.interval, 1.0)
         spread = self._measure_spread(half_life, np.arange(len(self.time)), exposures)
         shares = pd.DataFrame(spread.shares).mean()
