@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,19 +134,24 @@ def find_settlements(
     rows: core.IntArray,
     jitter: int,
 ) -> tuple[core.IntArray, core.IntArray]:
-    """Return the settlements in each bar that is repeated, and the places of those bars in rows.
+    """Return ``(settlement, place)`` of all settlements in the bars that ``rows`` repeat.
 
-    One just before an open, by ``jitter`` ns at most, belongs to the bar that opens.
+    ``settlement`` are places among those of the market, one for each time that it is repeated, and
+    ``place`` the place in ``rows`` of the bar that repeats it. One just before an open, by
+    ``jitter`` ns at most, belongs to the bar that opens.
     """
     opens = market.time - jitter
     bar = np.searchsorted(opens, market.funding_time, side="right") - 1
 
     # The settlements of a bar follow one another: where they begin, and how many there are.
     firsts = np.searchsorted(bar, rows, side="left")
-    counts = np.searchsorted(bar, rows, side="right") - firsts
+    ends = np.searchsorted(bar, rows, side="right")
+    counts = ends - firsts
     place = np.repeat(np.arange(len(rows)), counts)
-    first_places = np.cumsum(counts) - counts
-    within_bar = np.arange(len(place)) - np.repeat(first_places, counts)
+
+    # Each counts from the first one of its bar: 0, 1, 0, 0, 1, 2 of bars with 2, 1 and 3.
+    n_before = np.cumsum(counts) - counts
+    within_bar = np.arange(len(place)) - np.repeat(n_before, counts)
     return firsts[place] + within_bar, place
 
 
@@ -604,18 +609,18 @@ def bands(
     rows: list[dict[str, float]] = []
     units = np.empty((count, len(unit_of_run)), np.float32)
     shuffled = np.empty((count, len(unit_of_run)), np.float32)
-    events = {name: np.zeros((2, count), np.bool_) for name in ("liquidated", "loss", "goal")}
+    events: list[PathEvent] = []
     for k in range(count):
         path = simulate_path(resampler, result, k, growth, how)
         rows.append(path.measures)
         units[k] = path.unit
         shuffled[k] = path.returns
-
-        events["liquidated"][0, k] = path.is_liquidated
-        for source, values in enumerate((path.unit, path.returns)):
-            reached = find_first_passage(values, loss, goal)
-            if reached:
-                events[reached][source, k] = True
+        event = PathEvent(
+            path.is_liquidated,
+            reached=find_first_passage(path.unit, loss, goal),
+            reached_by_returns=find_first_passage(path.returns, loss, goal),
+        )
+        events.append(event)
         core.report_progress(progress, k + 1, count)
 
     paths = pd.DataFrame(rows).rename_axis("path")
@@ -638,6 +643,17 @@ def bands(
         market=result.markets,
         resampler=resampler,
     )
+
+
+class PathEvent(NamedTuple):
+    """What happened on a path: was the account liquidated, and what was reached first.
+
+    The account and the resampled returns reach ``"loss"``, ``"goal"`` or neither, ``""``.
+    """
+
+    is_liquidated: bool
+    reached: str
+    reached_by_returns: str
 
 
 class SimulatedPath(NamedTuple):
@@ -722,28 +738,34 @@ def tabulate_measures(
     return pd.DataFrame(list(rows.values()), index=index)
 
 
-def tabulate_events(events: Mapping[str, core.BoolArray], goal: float | None) -> pd.DataFrame:
-    """Return the share of accounts with each event, its interval, and that of returns."""
-    rows: dict[str, dict[str, float]] = {}
-    for name, (accounts, returns) in events.items():
-        if name == "goal" and goal is None:
-            continue
+def tabulate_events(events: Sequence[PathEvent], goal: float | None) -> pd.DataFrame:
+    """Return the share of accounts with each event, its interval, and that of returns.
 
-        n_hit = int(accounts.sum())
-        share, low, high = estimate(n_hit, len(accounts), 0.95)
+    ``events`` has one for each path. Returns have no liquidations of their own: NaN.
+    """
+    n = len(events)
+    n_liquidated = sum(event.is_liquidated for event in events)
+    rows = {"liquidated": describe_event(n_liquidated, n, math.nan)}
 
-        of_returns = float(np.mean(returns))
-        if name == "liquidated":  # returns have none of their own
-            of_returns = math.nan
-
-        rows[name] = {
-            ACCOUNT: share,
-            "low": low,
-            "high": high,
-            RETURNS: of_returns,
-        }
-
+    names = ["loss"]
+    if goal is not None:
+        names.append("goal")
+    for name in names:
+        n_accounts = sum(event.reached == name for event in events)
+        n_returns = sum(event.reached_by_returns == name for event in events)
+        rows[name] = describe_event(n_accounts, n, n_returns / n)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("event")
+
+
+def describe_event(n_hit: int, n: int, share_of_returns: float) -> dict[str, float]:
+    """Return the row of an event that ``n_hit`` of n accounts have: a share and its interval."""
+    share, low, high = estimate(n_hit, n, 0.95)
+    return {
+        ACCOUNT: share,
+        "low": low,
+        "high": high,
+        RETURNS: share_of_returns,
+    }
 
 
 def tabulate_fan(result: Result, values: Any, shuffled: Any) -> pd.DataFrame:

@@ -219,12 +219,7 @@ class Crowd:
         rng.shuffle(is_long)
 
         now = find_price(price, last)
-        contract = Contract()
-        maintenance = 0.0
-        if venue is not None:
-            own_venue = read_venue(venue)
-            contract = own_venue.contract
-            maintenance = margins.read_rules(own_venue).rates[0]
+        contract, maintenance = read_contract(venue)
         if market is None:
             entry = np.full(n, find_price(entries, now))
         else:
@@ -238,11 +233,8 @@ class Crowd:
                 is_inverse=contract.kind == "inverse",
             )
 
-        # All accounts of a side have the same notional now.
-        longs = int(np.sum(is_long))
-        share = np.where(
-            is_long, long_share / max(longs, 1), (1.0 - long_share) / max(n - longs, 1)
-        )
+        # Contracts follow from the notional now, and collateral from the leverage at the entry.
+        share = share_open_interest(is_long, long_share)
         size = open_interest * share / abs(value_of(contract, now))
         collateral = size * np.abs(value_of(contract, entry)) / ratio
         origin = {
@@ -308,8 +300,9 @@ class Crowd:
         core.check_range("within", within, low=0.0, high=10.0, open_low=True)
         notional = self.notional(price)
         leverage = np.abs(self.leverage)
-        gap = average_by_size(leverage, notional, notional > 0.0)
-        gap -= average_by_size(leverage, notional, notional < 0.0)
+        of_longs = average_by_size(leverage, notional, notional > 0.0)
+        of_shorts = average_by_size(leverage, notional, notional < 0.0)
+        gap = of_longs - of_shorts
 
         ladder = self.ladder(venue, price=price, bins=1000, span=within)
         long = float(ladder["long"].sum())
@@ -383,11 +376,15 @@ def average_by_size(
 def find_liquidation_prices(
     venue: Venue, quantity: Any, entry: Any, beside: Any
 ) -> core.FloatArray:
-    """Return the prices that liquidate positions entered at values ``entry``; NaN where none."""
+    """Return the prices that liquidate positions entered at values ``entry``; NaN where none.
+
+    ``beside`` is the equity of each account without its position, in the settlement currency.
+    """
     rules = margins.read_rules(venue)
     root = margins.compute_liquidation_value(rules, quantity, entry, beside, 1.0)
-    needed = margins.compute_maintenance(rules, np.abs(quantity * entry), 1.0)
-    is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
+    signed_notional = quantity * entry
+    needed = margins.compute_maintenance(rules, np.abs(signed_notional), 1.0)
+    is_failing = beside + signed_notional <= needed * (1.0 + TOLERANCE)
 
     # What fails at its entry already, at any price, is liquidated there.
     fails_always = np.isnan(root) & is_failing
@@ -456,6 +453,27 @@ def find_open_interest(market: Market | None) -> float:
     )
 
 
+def read_contract(venue: Venue | str | None) -> tuple[Contract, float]:
+    """Return the contract of a venue, and its lowest maintenance rate, a fraction of the notional.
+
+    Without a venue they are a linear contract of one unit, and 0.
+    """
+    if venue is None:
+        return Contract(), 0.0
+    known = read_venue(venue)
+    lowest_rate = margins.read_rules(known).rates[0]
+    return known.contract, lowest_rate
+
+
+def share_open_interest(is_long: core.BoolArray, long_share: float) -> core.FloatArray:
+    """Return each account's share of the open interest, (n_accounts,): equal within a side."""
+    n_long = int(np.sum(is_long))
+    n_short = len(is_long) - n_long
+    share_of_a_long = long_share / max(n_long, 1)
+    share_of_a_short = (1.0 - long_share) / max(n_short, 1)
+    return np.where(is_long, share_of_a_long, share_of_a_short)
+
+
 def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> core.FloatArray:
     """Return the leverage of each account, (n,), from a law such as ``"uniform:2:20"``."""
     name, low, high = read_leverage(leverage)
@@ -504,21 +522,20 @@ def draw_entries(
 
     Only the bars of ``lookback`` count. It is drawn again where the account would not have survived
     since then, at a maintenance rate of ``margin``; an account that survives no draw enters at the
-    last close.
+    last close. Each round draws a number for each account that still waits: the order of the draws
+    decides the crowd of a seed.
     """
     length = core.parse_duration(lookback, "lookback")
-    recent = slice(-max(1, length // market.interval), None)
+    n_recent = max(1, length // market.interval)
+    recent = slice(-n_recent, None)
     close = market.close[recent]
+    lowest, highest = find_extremes_after(market.low[recent], market.high[recent])
+
+    # A uniform number falls into a bar with a chance in proportion to its volume.
     volume = market.volume[recent].astype(np.float64)
     if not volume.sum() > 0.0:
         volume = np.ones(len(close))
     edges = np.cumsum(volume) / np.sum(volume)
-
-    # The extremes after the close of each bar, up to the end: none after the last one.
-    lows_after = np.append(market.low[recent][1:], np.inf)
-    highs_after = np.append(market.high[recent][1:], -np.inf)
-    lowest = np.minimum.accumulate(lows_after[::-1])[::-1]
-    highest = np.maximum.accumulate(highs_after[::-1])[::-1]
 
     long_fails, short_fails = find_failing_moves(1.0 / leverage, margin, is_inverse=is_inverse)
     last = len(close) - 1
@@ -534,6 +551,22 @@ def draw_entries(
         bars[waiting[survives]] = drawn[survives]
         waiting = waiting[~survives]
     return np.asarray(close[bars])
+
+
+def find_extremes_after(
+    low: core.FloatArray, high: core.FloatArray
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the lowest and the highest price after the close of each bar, up to the end.
+
+    After the last bar there is none: they are inf and -inf, which no account fails at.
+    """
+    lows_after = np.append(low[1:], np.inf)
+    highs_after = np.append(high[1:], -np.inf)
+
+    # From the end backward.
+    lowest = np.minimum.accumulate(lows_after[::-1])[::-1]
+    highest = np.maximum.accumulate(highs_after[::-1])[::-1]
+    return lowest, highest
 
 
 def find_failing_moves(

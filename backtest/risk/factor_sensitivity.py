@@ -41,7 +41,10 @@ def change_venue(
     name: str,
     x: float,
 ) -> dict[str, Any]:
-    """Return the terms of a venue under a factor and its step, for ``override``."""
+    """Return the terms of a venue that a factor changes by a step x, for ``override``.
+
+    x is added to ``"rates"``, a fraction per year; the other factors are multiplied by it.
+    """
     if name == "rates":
         names = []
         if venue.interest_on:
@@ -82,9 +85,11 @@ def scale_moves(market: Market, factor: float) -> Market:
     def scale(move: core.FloatArray) -> core.FloatArray:
         return factor * move + (1.0 - factor) * mean
 
+    # The log closes with scaled moves.
+    scaled_path = np.cumsum(scale(moves))
+    scaled_logs = logs[0] + np.concatenate([[0.0], scaled_path])
+
     # All prices of a bar move away from the close before it as its close does.
-    path = np.cumsum(scale(moves))
-    scaled_logs = logs[0] + np.concatenate([[0.0], path])
     close_before = np.concatenate([logs[:1], logs[:-1]])
     scaled_before = np.concatenate([scaled_logs[:1], scaled_logs[:-1]])
     fields = market.fields()

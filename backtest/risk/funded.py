@@ -50,6 +50,18 @@ class Challenge(NamedTuple):
     consistency: float | None = None
 
 
+class Outcomes(NamedTuple):
+    """What became of accounts in a challenge, each of shape (n_accounts,).
+
+    ``outcome`` is a place in ``OUTCOMES``, and ``bar`` the one that decides it, n_bars where none
+    does. ``is_both`` says that this bar reaches the target and a floor: such an account fails.
+    """
+
+    outcome: core.IntArray
+    bar: core.IntArray
+    is_both: core.BoolArray
+
+
 class Wealth(NamedTuple):
     """Wealth of accounts over the capital, each of shape (n_paths, n_bars).
 
@@ -161,12 +173,11 @@ def find_outcomes(
     rules: Challenge,
     wealth: Wealth,
     day: core.IntArray,
-) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
-    """Return the outcome of each path, a place in ``OUTCOMES``, and the bar that decides it.
+) -> Outcomes:
+    """Return the outcome of each account; ``day`` (n_bars,) numbers the day of each bar.
 
-    With it whether that bar reaches both the target and a floor: it fails, by the higher floor.
-    ``day`` (n_bars,) numbers the day of each bar. The bar is n_bars where nothing is decided. The
-    daily loss is seen at closes: the account was closed where it acted.
+    The target counts inside bars, as the maximum loss does. The daily loss is seen at closes: the
+    account was closed where it acted. A bar that reaches both floors fails by the higher one.
     """
     n, bars = wealth.close.shape
     floor = find_floors(rules, wealth, day)
@@ -191,10 +202,11 @@ def find_outcomes(
     is_done = is_failed | is_passed
     is_decided = is_done.any(axis=1)
     deciding = np.where(is_decided, is_done.argmax(axis=1), bars)
-    place = (np.arange(n), np.minimum(deciding, bars - 1))
+    inside = np.minimum(deciding, bars - 1)
+    place = (np.arange(n), inside)
     outcome = np.where(is_decided, outcome_of_bar[place], UNDECIDED)
     is_both = is_decided & is_failed[place] & is_passed[place]
-    return outcome, deciding, is_both
+    return Outcomes(outcome, deciding, is_both)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -361,13 +373,13 @@ def passing_probability(  # noqa: PLR0913 - as the method
         judged.append(judge(rules, wealth, day))
 
     blocks = zip(*judged, strict=True)
-    outcome, deciding, is_both = (np.concatenate(parts) for parts in blocks)
+    outcomes = Outcomes(*map(np.concatenate, blocks))
 
     # What is undecided to the end spends all days, and is of the day after the last in by_day.
-    spent = passed[np.minimum(deciding, bars - 1)]
+    spent = passed[np.minimum(outcomes.bar, bars - 1)]
     last_day = int(passed[-1])
-    end_days = np.append(passed, last_day + 1)[deciding]
-    rows = {"paths": describe_outcomes(outcome, spent, is_both)}
+    end_days = np.append(passed, last_day + 1)[outcomes.bar]
+    rows = {"paths": describe_outcomes(outcomes, spent)}
     past = judge_past(rules, runner, bars, zone)
     if past is not None:
         rows["history"] = describe_outcomes(*past)
@@ -380,7 +392,7 @@ def passing_probability(  # noqa: PLR0913 - as the method
     }
     return PassingProbability(
         table=table.rename_axis("source"),
-        by_day=count_by_day(outcome, end_days, last=last_day),
+        by_day=count_by_day(outcomes.outcome, end_days, last=last_day),
         paths=paths,
         settings=describe_terms(policy, test) | terms,
         market=paths.history,
@@ -424,8 +436,12 @@ def judge(
     rules: Challenge,
     wealth: Iterable[core.FloatArray],
     day: core.IntArray,
-) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
-    """Return the outcomes of wealth at closes, the least, the most and the base of its day."""
+) -> Outcomes:
+    """Return the outcomes of accounts by their ``wealth`` over the capital.
+
+    It has four arrays (n_accounts, n_bars): at closes, the least and the most inside bars, and the
+    base of the account's own daily loss, which counts only where the challenge has one.
+    """
     close, least, most, opened = wealth
     base = None
     if rules.daily_loss is not None:
@@ -445,21 +461,23 @@ def judge_past(
     runner: PathsRunner,
     bars: int,
     zone: str,
-) -> tuple[core.IntArray, core.IntArray, core.BoolArray] | None:
-    """Return outcomes, days until them and whether a bar had both, of history; None of no start."""
-    outcomes = []
-    spent = []
-    are_both = []
-    for wealth, day, since in simulate_apart(runner, bars, zone):
-        outcome, deciding, is_both = judge(rules, wealth, day)
-        last = min(int(deciding[0]), len(since) - 1)
-        outcomes.append(int(outcome[0]))
-        spent.append(int(since[last]))
-        are_both.append(bool(is_both[0]))
+) -> tuple[Outcomes, core.IntArray] | None:
+    """Return the outcomes of accounts in history, and the days until each (n_accounts,).
 
-    if not outcomes:
+    None if history is too short for an account.
+    """
+    judged = []
+    spent = []
+    for wealth, day, since in simulate_apart(runner, bars, zone):
+        outcomes = judge(rules, wealth, day)
+        last = min(int(outcomes.bar[0]), len(since) - 1)
+        judged.append(outcomes)
+        spent.append(int(since[last]))
+
+    if not judged:
         return None
-    return np.array(outcomes), np.array(spent), np.array(are_both)
+    fields = zip(*judged, strict=True)
+    return Outcomes(*map(np.concatenate, fields)), np.array(spent)
 
 
 def count_by_day(
@@ -485,19 +503,22 @@ def number_days(opens: core.IntArray, zone: str) -> core.IntArray:
 
 
 def describe_outcomes(
-    outcome: core.IntArray,
+    outcomes: Outcomes,
     days: core.IntArray,
-    is_both: core.BoolArray,
 ) -> dict[str, float]:
-    """Return a row of the table, with the interval of what passed and the median days to pass."""
-    is_passed = outcome == PASSED
-    row = {"n": float(len(outcome))}
-    for code, name in enumerate(OUTCOMES):
-        row[name] = float(np.mean(outcome == code))
-    row["both"] = float(np.mean(is_both))
+    """Return a row of the table, with the interval of what passed and the median days to pass.
 
+    ``days`` (n_accounts,) are those until the outcome of each.
+    """
+    n = len(outcomes.outcome)
+    row = {"n": float(n)}
+    for code, name in enumerate(OUTCOMES):
+        row[name] = float(np.mean(outcomes.outcome == code))
+    row["both"] = float(np.mean(outcomes.is_both))
+
+    is_passed = outcomes.outcome == PASSED
     n_passed = int(is_passed.sum())
-    _, row["low"], row["high"] = estimate(n_passed, len(outcome), 0.95)
+    _, row["low"], row["high"] = estimate(n_passed, n, 0.95)
 
     row["days"] = math.nan
     if is_passed.any():
@@ -510,21 +531,25 @@ def simulate_apart(
     bars: int,
     zone: str,
 ) -> Iterator[tuple[core.FloatArray, core.IntArray, core.IntArray]]:
-    """Yield wealth over the capital, (4, 1, n_bars), days and days since the start.
+    """Yield ``(wealth, day, since)`` of accounts in history that share no bar.
 
-    Wealth is that at closes, the least, the most, and the base of its day. They are those of
-    accounts that share no bar, each from the first bar of a day on.
+    Each begins at the first open of a day, as early as the one before it lets it. ``wealth``
+    (4, 1, n_bars), over the capital, is that at closes, the least, the most, and the base of its
+    day. ``day`` and ``since`` (n_bars,) are the number of the local day and the days since the
+    start.
     """
     markets = as_markets(runner.paths.history)
     times = markets.time
-    opens = number_days(times, zone)
-    first_of_days = np.flatnonzero(opens[1:] != opens[:-1]).tolist()
+    days = number_days(times, zone)
+
+    # The account begins at the close of the last bar of the day before.
+    last_of_days = np.flatnonzero(days[1:] != days[:-1]).tolist()
     starts = []
     free = runner.warm_up.known
-    for first in first_of_days:
-        if first >= free and first + bars < markets.n_bars:
-            starts.append(first)
-            free = first + bars
+    for last in last_of_days:
+        if last >= free and last + bars < markets.n_bars:
+            starts.append(last)
+            free = last + bars
     if not starts:
         return
 
@@ -540,4 +565,4 @@ def simulate_apart(
         ends = times[rows] + markets.interval
         since = np.ceil((ends - times[first]) / DAY)
         wealth = lives[fields, None, 1:] / runner.account.capital
-        yield wealth, opens[rows], since.astype(np.int64)
+        yield wealth, days[rows], since.astype(np.int64)

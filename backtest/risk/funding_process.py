@@ -59,6 +59,18 @@ def find_grid(history: Market) -> FundingGrid | None:
     return FundingGrid(every=cadence(recent), anchor=anchor)
 
 
+class UnknownParts(NamedTuple):
+    """What a short history leaves open of a process, drawn for each path.
+
+    ``constants`` (paths,) and ``weights`` (windows, paths) replace those that were fitted, and
+    ``spread`` (paths,) multiplies residuals.
+    """
+
+    constants: core.FloatArray
+    weights: core.FloatArray
+    spread: core.FloatArray
+
+
 @dataclass(frozen=True, eq=False)
 class FundingProcess:
     """Process that draws the funding rates of paths.
@@ -87,23 +99,24 @@ class FundingProcess:
     usual: float = math.nan
     clamp: float = 0.0
 
-    def draw_unknown(
-        self, draws: Draws
-    ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
-        """Return constants (paths,), weights (windows, paths) and factors of residuals (paths,).
+    def draw_unknown(self, draws: Draws) -> UnknownParts:
+        """Return constants, weights and factors of residuals, as a short history leaves them open.
 
-        They differ from those fitted as a short history leaves them open: level and weights by the
-        errors of the regression, the variance of residuals by chi-squared. It lasts for about a
-        month, so a history of n months has seen n of it, its degrees of freedom.
+        Level and weights differ from those fitted by the errors of the regression, the variance of
+        residuals by chi-squared. It lasts for about a month, so a history of n months has seen n of
+        it, its degrees of freedom.
         """
         months = LEAST_MONTHS
         if self.grid is not None:
-            months = max(len(self.rates) * self.grid.every / MONTH, LEAST_MONTHS)
+            months_seen = len(self.rates) * self.grid.every / MONTH
+            months = max(months_seen, LEAST_MONTHS)
         n_paths = draws.shape[1]
-        shape = (len(self.errors), n_paths)
-        normals = draws.generator(FUNDING, part=1).standard_normal(shape)
         chi_squared = draws.generator(FUNDING, part=2).chisquare(months, n_paths)
         spread = np.sqrt(months / chi_squared)
+
+        # The first shift is that of the level, the others are those of the weights.
+        shape = (len(self.errors), n_paths)
+        normals = draws.generator(FUNDING, part=1).standard_normal(shape)
         shifts = spread * (self.errors @ normals)
 
         # Every shock dies out: no weight is negative, and their sum is under 1.
@@ -115,23 +128,23 @@ class FundingProcess:
         # The level is known at the mean of history, so other weights move the constant.
         moved = self.centers @ (weights - fitted)
         constants = self.constant + shifts[0] - moved
-        return constants, weights, spread
+        return UnknownParts(constants, weights, spread)
 
     def walk(
         self,
         residuals: core.FloatArray,
         uniforms: core.FloatArray,
-        unknown: tuple[Any, Any, Any],
+        unknown: UnknownParts,
     ) -> core.FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
         A uniform number chooses among ``residuals``: in order of time, instruments have those of
-        the same time. ``unknown`` is what :meth:`draw_unknown` returns.
+        the same time. ``unknown`` is what :meth:`draw_unknown` returns. A process without weights
+        has its constant at every settlement.
         """
         if not self.weights:
             return np.full_like(uniforms, self.constant)
 
-        constants, drawn_weights, spread = unknown
         lags = self.windows[-1]
         n_settlements, n_paths = uniforms.shape
         rates = np.zeros((lags + n_settlements, n_paths))
@@ -140,7 +153,7 @@ class FundingProcess:
         # The means of several windows are one weight for each lag, (lags, paths).
         lag_weights = np.zeros((lags, n_paths))
         places = np.arange(lags)[:, None]
-        for weight, window in zip(drawn_weights, self.windows, strict=True):
+        for weight, window in zip(unknown.weights, self.windows, strict=True):
             is_inside = places >= lags - window
             lag_weights += is_inside * (weight / window)
 
@@ -148,9 +161,9 @@ class FundingProcess:
         ranks = (uniforms * count).astype(np.int64)
         ranks = np.minimum(ranks, count - 1)
         _compile.compile_module(path_kernels).walk_rates(
-            spread * residuals[ranks],
+            unknown.spread * residuals[ranks],
             lag_weights,
-            np.full(n_paths, constants),
+            np.full(n_paths, unknown.constants),
             float(self.cap),
             rates,
         )
@@ -254,13 +267,12 @@ def fit_process(
         spans = (DAY, 7 * DAY, MONTH)
         windows = (1, *(max(span // grid.every, 1) for span in spans))
 
-    # The means of each window before a settlement explain it. Units make no difference but to the
-    # solver; weights that sum to too much are scaled down, so that every shock dies out.
-    sums = np.concatenate([[0.0], np.cumsum(rates)])
-    k = np.arange(max(windows), len(rates))
-    means_by_window = [(sums[k] - sums[k - window]) / window for window in windows]
-    means = np.column_stack(means_by_window)
+    # The means of each window before a settlement explain it.
+    means = average_before(rates, windows)
     target = rates[max(windows) :]
+
+    # Units make no difference but to the solver; weights that sum to too much are scaled down, so
+    # that every shock dies out.
     centers = np.mean(means, axis=0)
     unit = float(np.std(rates))
     with one_thread():
@@ -296,6 +308,17 @@ def fit_process(
         usual=usual,
         clamp=clamp,
     )
+
+
+def average_before(rates: core.FloatArray, windows: tuple[int, ...]) -> core.FloatArray:
+    """Return the mean rates of some windows before each settlement, (n, windows).
+
+    The first settlement is the first one with the longest window before it.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(rates)])
+    k = np.arange(max(windows), len(rates))
+    means = [(sums[k] - sums[k - window]) / window for window in windows]
+    return np.column_stack(means)
 
 
 def fit_clamp(rates: core.FloatArray, residuals: core.FloatArray) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,13 +29,24 @@ MOST_KEPT = 0.9999
 """The largest persistence of the basis, so that it comes back to its mean."""
 
 
+class Basis(NamedTuple):
+    """The log of mark over last: that at the end of history, and a first-order autoregression.
+
+    ``after - mean = keep (before - mean) + noise``, and ``spread`` is the deviation of the noise.
+    """
+
+    now: float
+    mean: float
+    keep: float
+    spread: float
+
+
 class InstrumentPaths:
     """What draws one instrument of :class:`backtest.risk.paths.Paths`.
 
     ``past`` has all bars of the instrument until the end of ``history``, which has those that
     resampled rows repeat. ``horizon`` and ``every``, the time in which the phases of rows repeat,
-    are in ns. ``basis`` is log mark over last at the end, and mean, persistence and deviation of
-    its changes.
+    are in ns.
     """
 
     def __init__(
@@ -144,17 +155,17 @@ class InstrumentPaths:
 
     def _walk_basis(self, draws: Draws) -> core.FloatArray:
         """Return mark over last, which reverts to its mean, (4, paths, bars)."""
-        now, mean, keep, spread = self.basis
+        fit = self.basis
         shocks = draws.normals(BASIS)
         n_steps, n_paths = shocks.shape
-        basis = np.full((n_steps + 1, n_paths), now)
+        walk = np.full((n_steps + 1, n_paths), fit.now)
         for t, shock in enumerate(shocks):
-            gap = basis[t] - mean
-            basis[t + 1] = mean + keep * gap + spread * shock
+            gap = walk[t] - fit.mean
+            walk[t + 1] = fit.mean + fit.keep * gap + fit.spread * shock
 
         # At the open, the high, the low and the close: the extremes have what lies between.
-        opens = basis[:-1].T
-        closes = basis[1:].T
+        opens = walk[:-1].T
+        closes = walk[1:].T
         middle = 0.5 * (opens + closes)
         return np.exp([opens, middle, middle, closes])
 
@@ -184,10 +195,11 @@ class InstrumentPaths:
     def list_markets(
         self, bars: PathBars, first_path: Market, memory: dict[str, core.FloatArray]
     ) -> Iterator[PathMarkets]:
-        """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays.
+        """Yield all paths of some bars as :meth:`market_of` makes them, :data:`AT_ONCE` together.
 
-        ``first_path`` is what that makes of any path: the others differ in the fields of rows
-        alone. The next ones have the same ``memory``: the rows of each field, which are kept there.
+        ``first_path`` is one of these markets: the others differ from it in the fields of rows
+        alone. ``memory`` holds an array of rows for each field, which has history in front. It is
+        written here, and the next paths are written over these: what is yielded holds until then.
         """
         later = {}
         for name, values in zip(PRICES, bars.prices, strict=True):
@@ -215,9 +227,14 @@ class InstrumentPaths:
                 drawn = values[part]
                 n_rows, n_drawn = drawn.shape
                 own_rows = memory[name][:n_rows]
-                own_rows[:, own_rows.shape[1] - n_drawn :] = drawn
+                n_past = own_rows.shape[1] - n_drawn
+                own_rows[:, n_past:] = drawn
+
+                # Policies get this view, and cannot write to the memory through it.
                 own_rows.flags.writeable = False
                 rows[name] = own_rows
+
+            # Without marks of its own, an instrument is marked at its last prices.
             if not first_path.has_mark:
                 for mark, price in zip(MARKS, PRICES, strict=True):
                     rows[mark] = rows[price]
@@ -229,16 +246,16 @@ def has_history(
     past: core.FloatArray,
     shape: tuple[int, int],
 ) -> bool:
-    """Return whether rows have a shape, and some history in front."""
+    """Return whether rows have a shape, and some history in front, of which all have the same."""
     if rows.shape != shape:
         return False
     return np.array_equal(rows[0, : len(past)], past, equal_nan=True)
 
 
-def fit_basis(past: Market) -> tuple[float, float, float, float]:
-    """Return log mark over last at the end, and mean, persistence and deviation of its changes.
+def fit_basis(past: Market) -> Basis:
+    """Return the basis of an instrument, fitted to all bars by least squares.
 
-    The changes are those of a first-order autoregression: after = keep * before + noise.
+    ``keep`` is at least 0, and less than 1, so that the basis comes back to its mean.
     """
     basis = np.log(past.mark_close / past.close)
     mean = float(np.mean(basis))
@@ -254,4 +271,4 @@ def fit_basis(past: Market) -> tuple[float, float, float, float]:
     if len(after) > 1:
         noise = after - keep * before
         spread = float(np.std(noise))
-    return float(basis[-1]), mean, keep, spread
+    return Basis(float(basis[-1]), mean, keep, spread)

@@ -168,9 +168,10 @@ class HistoryTrials(PathTrials):
     """Accounts that are new at each day's first open of history."""
 
     def begin(self, size: float, past: PastStarts | None = None) -> None:
-        """Count the starts with the whole horizon ahead, by those of the size that is tried first.
+        """Count the starts with the whole horizon ahead into ``count`` and ``rough``.
 
-        What became of its accounts is ``past`` where that is known.
+        It must come before any search. The starts are those of the first ``size`` that is tried;
+        what became of its accounts is ``past`` where that is known, and is kept.
         """
         if past is not None:
             self.kept[size] = past
@@ -179,7 +180,10 @@ class HistoryTrials(PathTrials):
         self.rough = self.count
 
     def find_past(self, size: float, most: float = math.inf) -> PastStarts:
-        """Return what became of the starts of a size; over ``most`` liquidations it ends."""
+        """Return what became of the starts of a size; over ``most`` liquidations it ends.
+
+        What is complete is kept for the next call.
+        """
         if size in self.kept:
             known: PastStarts = self.kept[size]
             return known
@@ -220,7 +224,12 @@ def search_leverage(
     sizes: core.FloatArray,
     chance: float,
 ) -> tuple[dict[str, Any], list[float]]:
-    """Return a row, and the probability by size on the first trials."""
+    """Return the row of the largest leverage at a chance, and the probability by size.
+
+    The row has the columns of the table of ``MaxLeverage``, the probabilities are those of
+    ``sizes`` on the rough trials. The search begins at the first size that these put over the
+    chance, and all sizes that it tries have the same paths.
+    """
     rough_hits = trials.count_hits(sizes.tolist(), trials.rough, math.inf)
     rough = [hits / trials.rough for hits in rough_hits]
     known = SizeHits(trials, chance)
@@ -502,26 +511,30 @@ def confirm(
     *,
     most: float,
 ) -> None:
-    """Find the leverage of a row on all paths, near what the first paths found; in place.
+    """Write the leverage of a row as all paths have it, near what the first paths found.
 
-    Its error, of the first paths, is scaled to all of them. Where it is 0, the first paths are all
-    or have no event, and the leverage stays. It is lowered as long as all paths are over
-    ``chance`` at it. ``most`` is the largest leverage that was asked for.
+    Writes the leverage, its error, what :func:`measure` says of it, and the share that is wiped
+    out. The error, of the first paths, is scaled to all of them. Where it is 0 or NaN, the first
+    paths are all or have no event, and the leverage stays. It is lowered as long as all paths are
+    over ``chance`` at it. ``most`` is the largest leverage that was asked for.
     """
     count = trials.paths.count
     hits = None
     error = row["leverage_error"]
     if error > 0.0 and count > trials.count:
         row["leverage_error"] = error * math.sqrt(trials.count / count)
+
         # Within three standard errors, in logarithms.
         farthest = 3.0 * error / row["leverage"]
         low = row["leverage"] * math.exp(-farthest)
-        high = min(math.log(row["leverage"]) + farthest, math.log(most))
-        row["leverage"], hits = bisect_on_all(trials, low, high, chance * count)
+        log_high = min(math.log(row["leverage"]) + farthest, math.log(most))
+        row["leverage"], hits = bisect_on_all(trials, low, log_high, chance * count)
 
     searched = row["leverage"]
     row |= measure(trials, row["leverage"], count, hits)
-    # The lower end itself may be over.
+
+    # The lower end itself may be over. A step goes down to where the probability would be right if
+    # it grew with the fourth power of the leverage, and by at least 1 %.
     while row["p_liquidation"] > chance:
         factor = (chance / row["p_liquidation"]) ** 0.25
         row["leverage"] *= min(factor, 0.99)
@@ -535,20 +548,20 @@ def confirm(
 
 
 def bisect_on_all(
-    trials: PathTrials, low: float, high: float, allowed: float
+    trials: PathTrials, low: float, log_high: float, allowed: float
 ) -> tuple[float, int | None]:
     """Return the largest leverage found at which at most ``allowed`` of all paths have the event.
 
-    With it comes how many have: None where it is ``low``, at which nothing was counted. ``high`` is
-    the logarithm of the other end.
+    It lies between ``low`` and the exponential of ``log_high``, and is halved in logarithms. With
+    it comes how many paths have the event: None where it is ``low``, at which nothing was counted.
     """
     leverage = low
     hits = None
     for _ in range(CONFIRMED):
-        middle = math.exp(0.5 * (math.log(leverage) + high))
+        middle = math.exp(0.5 * (math.log(leverage) + log_high))
         (hits_of_middle,) = trials.count_hits([middle], trials.paths.count, allowed)
         if hits_of_middle > allowed:
-            high = math.log(middle)
+            log_high = math.log(middle)
         else:
             leverage = middle
             hits = hits_of_middle

@@ -69,12 +69,13 @@ def list_usual_horizons(paths: Paths) -> list[str]:
 class PathEvents(NamedTuple):
     """Events of paths, and what is left at the horizons.
 
-    ``firsts`` (4, n_paths) are the bars of the first liquidation, ruin, call and default, or the
-    number of bars; ``wealth`` and ``bad_debt`` (n_horizons, n_paths), ``shown`` (up to 2000,
-    n_bars), and ``doomed`` (2, n_bars) mean close (relative) and wealth of liquidated paths.
+    ``firsts`` are the bars of the first event of each kind of ``EVENTS``, (n_paths,), the number of
+    bars where there is none; ``wealth`` and ``bad_debt`` (n_horizons, n_paths) are those at the
+    horizons, ``shown`` (up to 2000, n_bars) the wealth of the first paths, and ``doomed`` (2,
+    n_bars) mean close (relative) and wealth of liquidated paths, None without any.
     """
 
-    firsts: core.IntArray
+    firsts: dict[str, core.IntArray]
     wealth: core.FloatArray
     bad_debt: core.FloatArray
     shown: core.FloatArray
@@ -98,25 +99,29 @@ def reduce_lives(
 ) -> PathEvents:
     """Return the events until the bars at which paths have ``ended`` by a default of the venue.
 
-    ``find_left`` returns the wealth that such a default leaves of that before it.
+    ``bars`` are those of each horizon, ``last`` the last closes of history by instrument, and
+    ``ended`` (n_paths,) the number of bars without a default. ``find_left`` returns the wealth that
+    a default leaves of that before it. Blocks are read one after the other, and none is kept.
     """
     at_horizon = np.array(bars) - 1
-    firsts = []
+    firsts: dict[str, list[core.IntArray]] = {kind: [] for kind in EVENTS}
     wealths = []
     debts = []
     shown = []
     doomed = np.zeros((2, 1))
     n_doomed = 0
-    for block in lives:  # dropped one after the other
+    for block in lives:
         n, n_bars = block.wealth.shape
         ends = ended[block.first : block.first + n]
         wealth, is_over = end_by_default(block.wealth, ends, find_left)
 
+        # Nothing happens to an account after the default.
         liquidation = find_first(np.where(is_over, 0.0, block.liquidations))
-        ruin = find_first(np.where(is_over, 0.0, block.is_ruined))
-        call = find_first(np.where(is_over, 0.0, block.calls))
+        firsts["p_liquidation"].append(liquidation)
+        firsts["p_ruin"].append(find_first(np.where(is_over, 0.0, block.is_ruined)))
+        firsts["p_margin_call"].append(find_first(np.where(is_over, 0.0, block.calls)))
+        firsts["p_default"].append(ends)
         debt = np.cumsum(np.where(is_over, 0.0, block.bad_debt), axis=1)
-        firsts.append([liquidation, ruin, call, ends])
         wealths.append(wealth[:, at_horizon].T)
         debts.append(debt[:, at_horizon].T)
         if block.first < SHOWN:
@@ -131,7 +136,7 @@ def reduce_lives(
         n_doomed += int(np.sum(is_doomed))
 
     return PathEvents(
-        firsts=np.concatenate(firsts, axis=1),
+        firsts={kind: np.concatenate(blocks) for kind, blocks in firsts.items()},
         wealth=np.concatenate(wealths, axis=1),
         bad_debt=np.concatenate(debts, axis=1),
         shown=np.concatenate(shown),
@@ -144,7 +149,11 @@ def end_by_default(
     ends: core.IntArray,
     find_left: Callable[[core.FloatArray], core.FloatArray],
 ) -> tuple[core.FloatArray, core.BoolArray]:
-    """Return the wealth of paths after defaults of the venue, and the bars after them."""
+    """Return the wealth of paths after defaults of the venue, and whether a bar is after one.
+
+    Both have the shape of ``wealth``, (n_paths, n_bars). A path ends in the bar of ``ends``
+    (n_paths,), and what is left of its wealth there stays to the end.
+    """
     n, n_bars = wealth.shape
     is_over = np.arange(n_bars) >= ends[:, None]
     at_default = wealth[np.arange(n), np.minimum(ends, n_bars - 1)]
@@ -197,12 +206,15 @@ def describe_share(kind: str, hits: float, n: int, confidence: float = 0.95) -> 
 def describe_horizon(
     events: PathEvents, k: int, bars: int, days: core.FloatArray, confidence: float
 ) -> dict[str, Any]:
-    """Return the row of horizon k; ``days`` (n_bars,) are those from the start to each close."""
-    firsts = dict(zip(EVENTS, events.firsts, strict=True))
-    lost = np.minimum.reduce([firsts[kind] for kind in LOSSES])
+    """Return the row of horizon k, of so many bars: what the paths say of it.
 
-    row: dict[str, Any] = {"probability": math.nan}  # from the model, or from history
-    for kind, first in {BY_MODEL: lost, **firsts}.items():
+    ``days`` (n_bars,) are those from the start to each close. ``probability``, which may be that of
+    history, is NaN: the caller fills it in.
+    """
+    lost = np.minimum.reduce([events.firsts[kind] for kind in LOSSES])
+
+    row: dict[str, Any] = {"probability": math.nan}
+    for kind, first in {BY_MODEL: lost, **events.firsts}.items():
         hits = int(np.sum(first < bars))
         row |= describe_share(kind, hits, len(first), confidence)
 
@@ -210,7 +222,8 @@ def describe_horizon(
     for name, quantile in QUANTILES.items():
         row[name] = float(np.quantile(events.wealth[k], quantile))
 
-    liquidated = events.firsts[0][events.firsts[0] < bars]
+    liquidation = events.firsts["p_liquidation"]
+    liquidated = liquidation[liquidation < bars]
     row["days_to_liquidation"] = math.nan
     if liquidated.size:
         row["days_to_liquidation"] = float(np.median(days[liquidated]))
@@ -686,7 +699,7 @@ def measure_risk(
     return LiquidationRisk(
         table=table,
         fan=pd.DataFrame(quantiles, later, [*FAN]),
-        hazard=measure_hazard(events.firsts[0], days),
+        hazard=measure_hazard(events.firsts["p_liquidation"], days),
         typical=typical,
         settings=settings,
         paths=paths,

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -248,7 +248,10 @@ def calibrate_margin(
     tries = Tries(market, venue, checked, parameter, ahead, progress)
 
     # The value that both the paths and history ask for; NaN of history, if too short, passes.
-    by_paths, low, high = (tries.solve_paths(rank) for rank in find_ranks(n_paths, shortfall))
+    ranks = find_ranks(n_paths, shortfall)
+    by_paths = tries.solve_paths(ranks.expected)
+    low = tries.solve_paths(ranks.most)
+    high = tries.solve_paths(ranks.least)
     by_history = tries.bisect(lambda x: not tries.measure_history(x)[0] > shortfall)
     value = max(by_paths, by_history)
     nearest = value if math.isfinite(value) else tries.high
@@ -338,7 +341,7 @@ def describe_shortfalls(tries: Tries, nearest: float) -> dict[str, Any]:
 def choose_grid(tries: Tries, value: float) -> core.FloatArray:
     """Return the values of a table, increasing: even, or denser about a solution between the ends.
 
-    Each step towards the solution is half of what is left.
+    Of the way from an end to the solution, 1/2, 1/4, 1/8 ... are left at the values.
     """
     is_inside = tries.low < value < tries.high
     if not is_inside:
@@ -346,8 +349,10 @@ def choose_grid(tries: Tries, value: float) -> core.FloatArray:
         return even[1:-1]
 
     shares_left = 0.5 ** np.arange(1, GRID // 2 + 1)
-    below = value - (value - tries.low) * shares_left
-    above = value + (tries.high - value) * shares_left[::-1]
+    from_low = value - tries.low
+    from_high = tries.high - value
+    below = value - from_low * shares_left
+    above = value + from_high * shares_left[::-1]
     return np.concatenate([below, [value], above])
 
 
@@ -379,11 +384,22 @@ def tabulate_values(tries: Tries, value: float) -> tuple[pd.DataFrame, float]:
     return table, float(np.mean(has_reversal))
 
 
+class BoundedNumber(NamedTuple):
+    """A number of a rule by its dotted name, such as ``rule.quantile``, and its range."""
+
+    name: str
+    low: float
+    high: float
+
+
 def find_parameter(
     rule: DynamicMargin,
     name: str,
-) -> tuple[str, float, float]:
-    """Return the dotted name of the outermost number of that name in a rule, and its range."""
+) -> BoundedNumber:
+    """Return the outermost bounded number of that name in a rule and those that it wraps.
+
+    Raises ParameterError if there is none.
+    """
     wanted = SOLVED.get(name, name)
     known = list[str]()
 
@@ -396,7 +412,7 @@ def find_parameter(
                 continue
             known.append(field)
             if field == wanted:
-                return prefix + field, declared.low, declared.high
+                return BoundedNumber(prefix + field, declared.low, declared.high)
 
     raise core.ParameterError(
         f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
@@ -404,8 +420,19 @@ def find_parameter(
     )
 
 
-def find_ranks(count: int, share: float) -> tuple[int, int, int]:
-    """Return how many paths may fail, for the value and the ends of its binomial 95 % interval.
+class Ranks(NamedTuple):
+    """How many paths may fail: as many as expected, and the ends of a binomial 95 % interval.
+
+    A value with the ``most`` failures is the lower end of the interval of values.
+    """
+
+    expected: int
+    most: int
+    least: int
+
+
+def find_ranks(count: int, share: float) -> Ranks:
+    """Return how many of ``count`` paths may fail, if each does with a probability of ``share``.
 
     Each end is on the wrong side of the true value with a probability of at most 2.5 %; the next
     order statistic towards the middle is so with more.
@@ -414,7 +441,11 @@ def find_ranks(count: int, share: float) -> tuple[int, int, int]:
     numbers = np.arange(count + 1)
     chances = core.sp.special.bdtr(numbers, count, share)
     most, least = np.searchsorted(chances, [0.975, 0.025]).tolist()
-    return math.floor(count * share), most, max(least - 1, 0)
+    return Ranks(
+        expected=math.floor(count * share),
+        most=most,
+        least=max(least - 1, 0),
+    )
 
 
 def find_worst(
@@ -423,12 +454,13 @@ def find_worst(
     period: int,
     last: float,
 ) -> FloatArray:
-    """Return the largest move of marks within some days from each day's close, (n_days, n).
+    """Return the largest move of marks within ``period`` days from each day's close, (n_days, n).
 
     The larger of both sides, as a fraction of the close; ``days`` (n_days,) are closes in ns,
-    ``last`` is the mark before the bars. After the last closes counts what is left of the bars.
+    ``last`` is the mark before the bars. After the last closes counts what is left of the bars, and
+    a close with no bar after it has a move of 0.
     """
-    # The lowest and highest mark between each close and the next one.
+    # The lowest and highest mark between each close and the next one, NaN without a bar.
     n_bars = len(bars.time)
     n_paths = bars.low.shape[1]
     firsts = np.searchsorted(bars.time, days)  # the first bar after each close
@@ -448,8 +480,9 @@ def find_worst(
         close = last
         if first > 0:
             close = bars.close[first - 1]
-        low = np.nanmin(lows[k : k + period], axis=0)
-        high = np.nanmax(highs[k : k + period], axis=0)
+        within = slice(k, k + period)
+        low = np.nanmin(lows[within], axis=0)
+        high = np.nanmax(highs[within], axis=0)
         fall = 1.0 - low / close
         rise = high / close - 1.0
         worst[k] = np.maximum(fall, rise)
@@ -494,14 +527,16 @@ class Tries:
         market: Market,
         venue: Venue,
         rule: DynamicMargin,
-        parameter: tuple[str, float, float],
+        parameter: BoundedNumber,
         paths: Paths,
         progress: Progress | None,
     ) -> None:
         self.market = market
         self.venue = venue
         self.rule = rule
-        self.name, self.low, self.high = parameter
+        self.name = parameter.name
+        self.low = parameter.low
+        self.high = parameter.high
         self.unknown = 0.0
         self.shortfalls: dict[float, core.BoolArray] = {}
         self.past = PastDays(market, venue, rule)

@@ -55,9 +55,13 @@ class PastStarts(NamedTuple):
         apart = max(span // horizon, 1)
         _, high = bound_apart(share, apart)
         yearly = find_yearly_shares(times, is_lost)
-        worst_year = max([share, *yearly])
-        figures = (share, len(times), apart, high, worst_year)
-        return dict(zip(PAST, figures, strict=True))
+        return {
+            "history": share,
+            "history_starts": len(times),
+            "history_apart": apart,
+            "history_high": high,
+            "history_worst_year": max([share, *yearly]),
+        }
 
 
 def find_yearly_shares(times: core.IntArray, is_lost: core.BoolArray) -> core.FloatArray:

@@ -30,11 +30,13 @@ def repeat_rows(
     rows: IntArray,
     variance: FloatArray,
 ) -> None:
-    """Write the row that each bar repeats, and its variance, into arrays (paths, bars).
+    """Write the row that each bar repeats, and its variance, into ``rows`` and ``variance``.
 
-    The arguments are those of :class:`backtest.risk.path_rows.RowTable`: ``phases`` of the bars,
-    ``row_phases`` of the rows and -1, and ``weights`` of the variance after each row. ``numbers``
-    are the mean length of a block, the first variance, omega and the largest variance.
+    Both have shape (paths, bars). ``uniforms`` (bars, paths, 2) decide whether a block begins, and
+    at which row. ``phases`` (bars,) are those of the bars, ``row_phases`` those of all rows, with
+    -1 behind the last one. ``order`` lists the rows by phase, of which there are ``counts`` from
+    ``starts`` on. The variance after row r is ``omega + weights[r] variance``. ``numbers`` are the
+    mean length of a block, the first variance, omega and the largest variance.
     """
     block = numbers[0]
     first_variance = numbers[1]
@@ -73,8 +75,8 @@ def tabulate_log_means(
     """Write log means of exp(deviation * move) over the rows of each phase, and their slopes.
 
     ``moves`` and ``places`` are those of :func:`follow_blocks`, ``deviations`` (nodes,) the roots
-    of the variances. ``values`` and ``slopes``, by the log of the deviation, have shape (phases,
-    nodes). ``scratch`` is space of (2, rows of a phase).
+    of the variances. Writes ``values`` and ``slopes``, the derivatives by the log of the deviation,
+    both (phases, nodes). ``scratch`` is space of (2, rows of a phase).
     """
     weights = scratch[0]
     weighted = scratch[1]
@@ -94,6 +96,7 @@ def tabulate_log_means(
                 weights[k] = exp(move - largest)
                 weighted[k] = weights[k] * move
 
+            # d log(mean) / d log(deviation) is the mean of deviation * move, weighted by exp of it.
             total = sum_first(weights, n)
             values[phase, j] = largest + log(total / n)
             slopes[phase, j] = sum_first(weighted, n) / total
@@ -101,7 +104,11 @@ def tabulate_log_means(
 
 @inlined
 def sum_first(numbers: FloatArray, n: int) -> float:
-    """Return the sum of the first n numbers, in four sums that do not wait for each other."""
+    """Return the sum of the first n numbers.
+
+    Four sums are made side by side: an addition need not wait for the one before it, and compiled
+    code makes vector instructions of them.
+    """
     first = 0.0
     second = 0.0
     third = 0.0
@@ -121,11 +128,13 @@ def sum_first(numbers: FloatArray, n: int) -> float:
 def sum_products(
     factor: FloatArray, total: FloatArray, spare: FloatArray, doublings: int, negligible: float
 ) -> None:
-    """Add the products of ever more factors before each one, on a circle, to ``total`` (n,).
+    """Write S_k = 1 + f_k + f_k f_{k-1} + f_k f_{k-1} f_{k-2} + ... on a circle to ``total`` (n,).
 
-    A doubling joins two runs of ``factor`` (n,), which becomes the products of runs. There are no
-    more of them once the largest product is ``negligible``, or infinite. ``spare`` is space of
-    (2, n).
+    ``factor`` (n,) are the f, ``total`` is 1 everywhere at first, and ``spare`` is space of (2, n).
+    A run is some factors in a row. After j doublings ``factor[k]`` is the product of the run of 2^j
+    that ends at k, and ``total[k]`` has 2^j terms: a doubling joins each run with the one before
+    it. There are no more doublings once the largest product is ``negligible``, or infinite. Both
+    arrays are overwritten.
     """
     n = len(factor)
     joined = spare[0]
@@ -138,6 +147,8 @@ def sum_products(
         if not negligible < largest < math.inf:
             break
 
+        # The run before one that ends at k ends at k - shift. Places before 0 are those at the end
+        # of the circle, so each join is made in two parts.
         shift %= n
         join_runs(factor[:shift], factor[n - shift :], joined[:shift])
         join_runs(factor[shift:], factor[: n - shift], joined[shift:])
@@ -178,9 +189,12 @@ def follow_blocks(
 ) -> None:
     """Write the log growth per bar that blocks of rows add to that of single rows.
 
-    It follows the share of the paths that are at each row, weighted by price, and their mean
-    variance, as if all of them had it; those that begin a block apart from the others. Each loop
-    has one thought, so that it compiles to vector instructions.
+    A single row, drawn by chance, moves the mean price by nothing: its log mean is taken off. Rows
+    of a block are neighbors, so the mean of their product is another. It is followed bar by bar for
+    all paths together. Each row has the share of the paths that repeat it, weighted by price, and
+    their mean variance stands for that of each of them. Two groups are kept apart: paths that go on
+    in a block, and those that begin one. The sum of the shares after a bar is the growth of the
+    mean price in it; it is written, and the shares are divided by it.
 
     Rows are in their order by phase: ``moves`` are their log closes over the last close,
     ``next_phases`` and ``next_places`` the phase, and the place in the order, of the row after
@@ -188,64 +202,79 @@ def follow_blocks(
     ``cubics`` (4, phases, nodes) are log means, see ``RowTable.log_means``. ``numbers`` are the
     mean length of a block, the first variance, omega, alpha, beta, the largest variance, and the
     first node. ``scratch`` is space of (6, rows of a phase). ``growth`` has a number for each of
-    ``phases``, the first of them the last bar of history.
+    ``phases``, the first of them the last bar of history, whose number stays.
     """
-    block, mean = numbers[0], numbers[1]
-    omega, alpha, beta, most = numbers[2], numbers[3], numbers[4], numbers[5]
-    share, summed, older = scratch[0], scratch[1], scratch[2]
-    log_means, mass, variance = scratch[3], scratch[4], scratch[5]
+    block = numbers[0]
+    mean_variance = numbers[1]
+    omega = numbers[2]
+    alpha = numbers[3]
+    beta = numbers[4]
+    most = numbers[5]
+    first_node = numbers[6]
+
+    # By row of a bar's phase. Those that go on: their share before the bar, and their variance.
+    share_going_on = scratch[0]
+    weighted_variance = scratch[1]
+    variance_going_on = scratch[2]
+    log_means = scratch[3]
+
+    # All of them after the bar: their share, and the variance of the next bar.
+    share_after = scratch[4]
+    variance_after = scratch[5]
+
+    # Each loop over rows does one thing, so that it compiles to vector instructions.
     for t in range(1, len(phases)):
         phase = phases[t]
         first = places[phase]
         n = places[phase + 1] - first
-        share[:n] = 0.0
-        summed[:n] = 0.0
 
-        # Those that go on in their block are at the row after theirs. None is before the first bar.
-        fresh = 1.0
+        # Before the first bar there is no block to go on in.
+        share_beginning = 1.0
+        share_going_on[:n] = 0.0
+        weighted_variance[:n] = 0.0
         if t > 1:
-            fresh = 1.0 / block
+            share_beginning = 1.0 / block
             last = places[phases[t - 1]]
             for k in range(places[phases[t - 1] + 1] - last):
-                rank = 0  # of the first row, where the next one is of another phase
+                # On to the next row; where that is of another phase, to the first of this one.
+                rank = 0
                 if next_phases[last + k] == phase:
                     rank = next_places[last + k] - first
-                stays = (1.0 - fresh) * mass[k]
-                share[rank] += stays
-                summed[rank] += stays * variance[k]
+                share = (1.0 - share_beginning) * share_after[k]
+                share_going_on[rank] += share
+                weighted_variance[rank] += share * variance_after[k]
 
-        divide(summed, share, n, mean, older)
-        for k in range(n):
-            log_means[k] = log(older[k])
-        for k in range(n):
-            log_means[k] = read_log_mean(cubics, phase, log_means[k], numbers[6])
+        divide(weighted_variance, share_going_on, n, mean_variance, variance_going_on)
+        read_log_means(cubics, phase, variance_going_on, n, first_node, log_means)
 
-        # Those that begin a block are all of one variance.
-        begins = fresh / n
-        root = math.sqrt(mean)
-        log_mean = read_log_mean(cubics, phase, log(mean), numbers[6])
+        # Those that begin a block are at all rows alike, with the mean variance of all paths.
+        share_of_row = share_beginning / n
+        root = math.sqrt(mean_variance)
+        log_mean = read_log_mean(cubics, phase, log(mean_variance), first_node)
+
+        # Shares grow with the price, and the move of a row decides the variance after it.
         for k in range(n):
-            move = math.sqrt(older[k]) * moves[first + k]
-            stayed = share[k] * exp(move - log_means[k])
-            stayed_ahead = min(alpha * (move * move) + omega + beta * older[k], most)
+            move = math.sqrt(variance_going_on[k]) * moves[first + k]
+            gone_on = share_going_on[k] * exp(move - log_means[k])
+            next_gone_on = min(alpha * (move * move) + omega + beta * variance_going_on[k], most)
 
             move = root * moves[first + k]
-            begun = begins * exp(move - log_mean)
-            begun_ahead = min(alpha * (move * move) + omega + beta * mean, most)
+            begun = share_of_row * exp(move - log_mean)
+            next_begun = min(alpha * (move * move) + omega + beta * mean_variance, most)
 
-            mass[k] = stayed + begun
-            summed[k] = stayed * stayed_ahead + begun * begun_ahead
+            share_after[k] = gone_on + begun
+            weighted_variance[k] = gone_on * next_gone_on + begun * next_begun
 
-        divide(summed, mass, n, mean, variance)
+        divide(weighted_variance, share_after, n, mean_variance, variance_after)
         whole = 0.0
         total = 0.0
         for k in range(n):
-            whole += mass[k]
-            total += summed[k]
+            whole += share_after[k]
+            total += weighted_variance[k]
         for k in range(n):
-            mass[k] /= whole
+            share_after[k] /= whole
         growth[t] = log(whole)
-        mean = total / whole
+        mean_variance = total / whole
 
 
 @inlined
@@ -258,12 +287,32 @@ def divide(above: FloatArray, below: FloatArray, n: int, otherwise: float, out: 
 
 @inlined
 def read_log_mean(cubics: FloatArray, phase: int, log_variance: float, first_node: float) -> float:
-    """Return the log of the mean of exp(move) over the rows of a phase, given the log variance."""
+    """Return the log of the mean of exp(move) over the rows of a phase, given the log variance.
+
+    ``cubics`` (4, phases, nodes) have the coefficients of 1, x, x^2 and x^3, with x the way from a
+    node to the next one. Nodes are :data:`LOG_STEP` apart; ``first_node`` numbers the first.
+    """
     place = log_variance * (1.0 / LOG_STEP) - first_node
     node = min(max(int(place), 0), cubics.shape[2] - 1)
     x = place - node
     curve = cubics[2, phase, node] + x * cubics[3, phase, node]
     return float(cubics[0, phase, node] + x * (cubics[1, phase, node] + x * curve))
+
+
+@inlined
+def read_log_means(
+    cubics: FloatArray,
+    phase: int,
+    variance: FloatArray,
+    n: int,
+    first_node: float,
+    log_means: FloatArray,
+) -> None:
+    """Write the log means of a phase at the first n variances to ``log_means``."""
+    for k in range(n):
+        log_means[k] = log(variance[k])
+    for k in range(n):
+        log_means[k] = read_log_mean(cubics, phase, log_means[k], first_node)
 
 
 @kernel
@@ -294,9 +343,13 @@ def draw_rows(
     ratios_of_path = scratch[4:8]
     roots = scratch[8]
     added = scratch[9]
+
+    # Each loop over bars does one thing, so that it compiles to vector instructions.
     for path in range(len(rows)):
         for t in range(n_bars):
             roots[t] = math.sqrt(variance[path, t])
+
+        # What is added to the moves of a bar: its shift, less the log mean at its variance.
         for t in range(n_bars):
             added[t] = log(variance[path, t])
         for t in range(n_bars):
@@ -348,7 +401,11 @@ def write_prices(
     marks: FloatArray,
     path: int,
 ) -> None:
-    """Write prices and marks of a path; ``logs`` (4, bars) over the last close are changed."""
+    """Write prices and marks of a path into ``prices`` and ``marks`` (4, paths, bars + 1).
+
+    ``logs`` (4, bars) are over the last close, ``ratios`` (4, bars) mark over last price. Marks are
+    left alone if they have no paths. Overwrites ``logs``.
+    """
     # The log moves of each bar over its last close become log prices over the first one.
     n_bars = logs.shape[1]
     close = 0.0
@@ -399,12 +456,17 @@ def walk_rates(
     (lags, paths) the weights of the rates before, the oldest first, and ``constants`` (paths,).
     """
     lags = len(lag_weights)
+    n_paths = len(constants)
     for k in range(len(shocks)):
+        # The sum of the rates before, kept where the new rate will stand.
         rate = rates[k + lags]
         rate[:] = 0.0
         for lag in range(lags):
-            for path in range(len(rate)):
-                rate[path] += lag_weights[lag, path] * rates[k + lag, path]
-        for path in range(len(rate)):
+            weights = lag_weights[lag]
+            before = rates[k + lag]
+            for path in range(n_paths):
+                rate[path] += weights[path] * before[path]
+
+        for path in range(n_paths):
             level = constants[path] + shocks[k, path] + rate[path]
             rate[path] = min(max(level, -cap), cap)

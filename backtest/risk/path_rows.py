@@ -106,13 +106,17 @@ def find_phases_of_week(
 
 
 def find_week(history: Market) -> core.IntArray:
-    """Return the times of the week at which bars open in at least half of the last weeks, ns."""
+    """Return the times of the week at which bars open in at least half of the last weeks, ns.
+
+    Bars of more than a day have one: that of the last bar.
+    """
+    time = history.time
+    last = int(time[-1])
     if history.interval > DAY:
-        last = int(history.time[-1])
         return np.array([last % WEEK], dtype=np.int64)
 
-    time = history.time
-    recent = time[time > time[-1] - RECENT_WEEKS * WEEK]
+    begin = last - RECENT_WEEKS * WEEK
+    recent = time[time > begin]
     n_weeks = len(np.unique(recent // WEEK))
     times, counts = np.unique(recent % WEEK, return_counts=True)
     usual = times[counts >= 0.5 * n_weeks]
@@ -201,38 +205,51 @@ class RowTable:
     def log_means(self) -> tuple[int, core.FloatArray]:
         """Return the first node of a table of log means, and its cubics, (4, phases, nodes).
 
-        Nodes are logs of the variance over :data:`LOG_STEP`. A cubic has the values and slopes of
-        its ends (Hermite), so that 1, the only variance of rows that are not scaled, is exact.
+        A log mean is the log of the mean of exp(move) over the rows of a phase, at a variance.
+        Nodes are logs of the variance over :data:`LOG_STEP`, and whole numbers. A cubic has the
+        values and slopes of its ends (Hermite), so that 1, the only variance of rows that are not
+        scaled, is exact.
         """
         nodes = self._list_nodes()
-        order = self.order[self.starts[0] :]
         deviations = [math.exp(0.5 * LOG_STEP * node) for node in nodes.tolist()]
+
+        # The rows that may be repeated, by phase, and where each phase begins among them.
+        n_unused = self.starts[0]
+        order = self.order[n_unused:]
+        places = np.append(self.starts, len(self.order)) - n_unused
+
+        # Values and slopes are written by the kernel.
         values = np.empty((len(self.starts), len(nodes)))
-        starts = np.append(self.starts, len(self.order)) - self.starts[0]
-        most_rows = int(self.counts.max())
         slopes = np.empty_like(values)
+        most_rows = int(self.counts.max())
         _compile.compile_module(path_kernels).tabulate_log_means(
             self.moves[3, order],
-            starts,
+            places,
             np.array(deviations),
             np.empty((2, most_rows)),
             values,
             slopes,
         )
+
+        # By the log of the deviation, and so half of it by the log of the variance: per node.
         slopes *= 0.5 * LOG_STEP
 
+        # Coefficients of 1, x, x^2 and x^3 for x from 0 to 1 between two nodes.
         first = values[:, :-1]
         rise = values[:, 1:] - first
-        up = slopes[:, :-1]
-        down = slopes[:, 1:]
-        # Coefficients of 1, x, x^2 and x^3 for x from 0 to 1 between two nodes.
-        square = 3.0 * rise - 2.0 * up - down
-        cube = up + down - 2.0 * rise
-        cubics = np.array([first, up, square, cube])
+        slope_at_0 = slopes[:, :-1]
+        slope_at_1 = slopes[:, 1:]
+        square = 3.0 * rise - 2.0 * slope_at_0 - slope_at_1
+        cube = slope_at_0 + slope_at_1 - 2.0 * rise
+        cubics = np.array([first, slope_at_0, square, cube])
         return int(nodes[0]), cubics
 
     def _list_nodes(self) -> core.IntArray:
-        """Return the nodes of the table, from the least variance of a path to beyond the most."""
+        """Return the nodes of the table, from the least variance of a path to beyond the most.
+
+        After rows that do not move, the variance tends to omega / (1 - beta): it is never under the
+        lesser of that and what it is now.
+        """
         model = self.variance
         least = model.now
         if model.beta < 1.0:
@@ -250,16 +267,20 @@ class RowTable:
         :func:`backtest.risk.path_kernels.follow_blocks` says how it is found.
         """
         first_node, cubics = self.log_means
+
+        # The rows that may be repeated, by phase, and where each phase begins among them.
         n_unused = self.starts[0]
         order = self.order[n_unused:]
         places = np.append(self.starts, len(self.order)) - n_unused
 
-        # The last row has none after it.
+        # The row after each: its phase, and its place in the order. The last row has none.
         all_phases = np.append(self.calendar.row_phases, -1)
         next_phases = all_phases[order + 1]
         place_of_row = np.zeros(len(self.order) + 1, np.int64)
         place_of_row[order] = np.arange(len(order))
+        next_places = place_of_row[order + 1]
 
+        # Growth is written by the kernel.
         phases = self.calendar.phases
         growth = np.zeros(len(phases))
         numbers = [self.block, *self.variance, first_node]
@@ -269,7 +290,7 @@ class RowTable:
             self.moves[3, order],
             places,
             next_phases,
-            place_of_row[order + 1],
+            next_places,
             cubics,
             np.array(numbers, dtype=np.float64),
             np.zeros((6, most_rows)),

@@ -213,8 +213,10 @@ class PathsRunner(core.Carried):
         day = time // DAY
         begins = np.flatnonzero(day[1:] != day[:-1])
         begins = begins[begins >= self.warm_up.known]
-        begins = begins[markets.n_bars - 1 - begins >= least]
+        n_ahead = markets.n_bars - 1 - begins
+        begins = begins[n_ahead >= least]
 
+        # In bars after the start; of ``bars`` where there is no such event.
         firsts = np.full(len(begins), bars, np.int64)
         losses = np.full(len(begins), bars, np.int64)
         for k, lives in self.simulate_starts(begins, bars + 1):
@@ -357,7 +359,10 @@ class PathsRunner(core.Carried):
         )
 
     def begin(self, bars: Mapping[str, PathBars]) -> tuple[engine.Setup, bool]:
-        """Return the setup of an account on paths, and whether each path has its own setup."""
+        """Return the setup of an account on paths, and whether each path has its own setup.
+
+        ``bars`` are those of the first path. ``seen``, that path behind history, must be there.
+        """
         # Set up on bars whose times are those of all paths. Flows may be of times that the bars do
         # not have, and come back below; measures of a path are of days.
         seen = self.seen
@@ -420,6 +425,7 @@ class PathsRunner(core.Carried):
         return resumed
 
     def set_up_on(self, joined: Markets, setup: engine.Setup) -> engine.Setup:
+        """Return a setup like another one, on a path with what stands in front of it."""
         weights = self.list_weights(joined)
         return engine.set_up_again(setup, joined, weights, **self.find_start(joined))
 
@@ -438,12 +444,13 @@ class PathsRunner(core.Carried):
         """
         n_paths = stop - first
         bars = self.paths.draw_all(first, stop)
-        step = n_paths
+        n_at_once = n_paths
         if self.is_own:
-            step = 1
+            n_at_once = 1
 
+        # Rows of the loop have the shape (fields, paths, bars).
         parts = []
-        for k in range(0, n_paths, step):
+        for k in range(0, n_paths, n_at_once):
             lives = self._simulate(self._lay(bars, first, stop, k), number=first + k)
             # What stands before the bars of a path is the history in front of it.
             parts.append(lives[:, :, -self.paths.n_bars :])
@@ -506,10 +513,15 @@ class PathsRunner(core.Carried):
     def observe(
         self, observed: engine.ObservedPolicy, name: str, bars: PathBars, *, is_first: bool = True
     ) -> tuple[dict[str, core.FloatArray], core.IntArray]:
-        """Return the columns of a policy along some paths, end to end, and when each asks it.
+        """Return the columns of a policy along some paths, and when each path asks it.
 
-        That is the bar of each path at which all columns have had a value, before it or on it. The
-        paths are the first block of all if it ``is_first``.
+        ``bars`` are the paths of the instrument ``name``, the first block of all if it
+        ``is_first``, and ``observed`` is what its policy saw on the first path. A column has the
+        paths end to end, (n_paths * width,). When, (n_paths,), is the bar of a path at which all
+        columns have had a value, before it or on it.
+
+        Some paths are also observed alone, and must have the same columns then. Keeps the first
+        path of the instrument, and rows of history in the memory of the thread.
         """
         if not observed.columns:
             return {}, np.zeros(len(bars.volume), np.int64)
@@ -522,28 +534,36 @@ class PathsRunner(core.Carried):
             self.first_paths[name] = first_path
 
         # A column that a path does not have keeps its last value.
-        last = {key: column[-1] for key, column in observed.columns.items()}
+        last_values = {key: column[-1] for key, column in observed.columns.items()}
         parts: dict[str, list[core.FloatArray]] = {key: [] for key in observed.columns}
         known: list[core.IntArray] = []
         memory = ROWS.rows.setdefault(name, {})
         for markets in self.paths.members[name].list_markets(bars, first_path, memory):
-            # Paths of a policy that is trusted were compared on others: the very first is enough.
-            n = len(markets.rows["close"])
-            compared = {0, n - 1}
-            if self.is_trusted:
-                compared = {0} if is_first and not known else set()
-
+            n_paths = len(markets.rows["close"])
+            compared = self._choose_compared(n_paths, is_very_first=is_first and not known)
             for columns in observe_paths(observed.policy, markets, compared):
                 n_columns = count_paths(columns)
-                for key, usual in last.items():
+                for key, last_value in last_values.items():
+                    values = np.full(n_columns * width, last_value)
                     if key in columns:
-                        parts[key].append(np.ravel(columns[key][-width:].T))
-                    else:
-                        parts[key].append(np.full(n_columns * width, usual))
+                        of_paths = columns[key][-width:]  # behind history
+                        values = np.ravel(of_paths.T)
+                    parts[key].append(values)
                 known.append(find_known(columns, n_columns, width))
 
         joined = {key: np.concatenate(pieces) for key, pieces in parts.items()}
         return joined, np.concatenate(known)
+
+    def _choose_compared(self, n_paths: int, *, is_very_first: bool) -> set[int]:
+        """Return which of some paths are also observed alone: the first and the last.
+
+        A policy that is trusted was compared on other paths: the very first of all is enough.
+        """
+        if not self.is_trusted:
+            return {0, n_paths - 1}
+        if is_very_first:
+            return {0}
+        return set()
 
     def make_first_path(self, name: str, bars: PathBars) -> Market:
         """Return the first of some paths of an instrument, behind history and with the signal."""
@@ -555,26 +575,29 @@ class PathsRunner(core.Carried):
         )
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
-        """Return prices and volumes of n paths end to end, and their rates of funding.
+        """Return the fields of the feed that paths differ in: prices, volumes and funding rates.
 
-        Prices and volumes have shape (n * width, n_instruments).
+        Prices and volumes have n paths end to end, (n * width, n_instruments), and rates too, (n *
+        settlements,).
         """
-        paths = list(bars.values())
-        columns = [(*path.prices, *path.marks, path.volume) for path in paths]
+        paths = bars.values()
+        by_instrument = [(*path.prices, *path.marks, path.volume) for path in paths]
         fields = {}
-        for k, name in enumerate((*PRICES, *MARKS, "volume")):
-            if len(paths) == 1:
-                fields[name] = columns[0][k].reshape(-1, 1)  # without a copy
+        names = (*PRICES, *MARKS, "volume")
+        for name, *arrays in zip(names, *by_instrument, strict=True):
+            if len(arrays) == 1:
+                fields[name] = arrays[0].reshape(-1, 1)  # without a copy
             else:
-                fields[name] = np.stack([column[k].ravel() for column in columns], axis=1)
+                fields[name] = np.stack([array.ravel() for array in arrays], axis=1)
 
+        # Settlements of history in front, if there are any, keep their rates.
         feed = self.setup.inputs.feed
         rates = np.tile(feed.funding_rate, (n, 1))
         for i, path in enumerate(paths):
-            paid = np.flatnonzero(feed.funding_instrument == i)
+            own_settlements = np.flatnonzero(feed.funding_instrument == i)
             n_rates = path.rates.shape[1]
-            if n_rates and len(paid):  # a spot leg pays none
-                rates[:, paid[-n_rates:]] = path.rates
+            if n_rates and len(own_settlements):  # a spot leg pays none
+                rates[:, own_settlements[-n_rates:]] = path.rates
         fields["funding_rate"] = rates.ravel()
         return fields
 
@@ -616,16 +639,20 @@ def count_paths(columns: Mapping[str, core.FloatArray]) -> int:
 def find_known(columns: Mapping[str, core.FloatArray], n: int, width: int) -> core.IntArray:
     """Return the bar of each of n paths at which all columns have had a value, before it or on it.
 
-    Paths are the last ``width`` bars. Columns that never have a value do not count.
+    Paths are the last ``width`` bars. Columns that never have a value do not count. A column has
+    the shape (n_bars,) or (n_bars, n).
     """
     known = np.zeros(n, np.int64)
     for values in columns.values():
-        n_before = len(values) - width
+        n_bars = len(values)
+        n_before = n_bars - width
+
         # Most are known before the paths begin.
         if not np.isnan(values[n_before]).any():
             continue
 
-        has_value = ~np.isnan(values.reshape(len(values), n))
+        # Of a value in front of the paths the bar is negative, and 0 is later.
+        has_value = ~np.isnan(values.reshape(n_bars, n))
         first = has_value.argmax(axis=0) - n_before
         first[~has_value.any(axis=0)] = 0
         known = np.maximum(known, first)

@@ -220,10 +220,12 @@ class Paths:
         name = name or self.names[0]
         size = self.block
         parts = []
-        for number in range(first // size, -(-stop // size)):
+        after_last = -(-stop // size)  # rounded up
+        for number in range(first // size, after_last):
             begin = number * size
             part = slice(max(first - begin, 0), min(stop - begin, size))
-            parts.append(self._draw_block(number, name).select(part))
+            block = self._draw_block(number, name)
+            parts.append(block.select(part))
 
         if len(parts) == 1:
             return parts[0]
@@ -247,7 +249,11 @@ class Paths:
         return np.concatenate(rates)[:count]
 
     def _draw_block(self, number: int, name: str) -> PathBars:
-        """Return a block of paths of an instrument, which is kept for as long as there is room."""
+        """Return a block of paths of an instrument, which is kept until there is no room for it.
+
+        Writes into what is kept, the rates too where :meth:`keep_rates` asked for them. Blocks are
+        a function of their number alone, so threads that draw the same one get equal ones.
+        """
         kept = self._kept.setdefault(name, {})
         bars = kept.get(number)
         if bars is not None:
@@ -424,23 +430,20 @@ def simulate_paths(
             "simulated paths have no prices of options, got "
             f"{next(iter(markets.options))!r}; use bt.stress for accounts that hold them"
         )
-    history = select_history(markets, start)
-    pasts = {}
-    for name, single in markets.items():
-        pasts[name] = single.prefix(int((single.time < history.end).sum()))
 
+    # The bars that all instruments have, all bars of each, and how funding is drawn.
+    history = select_history(markets, start)
+    pasts = cut_pasts(markets, history.end)
     funding_by_name = {}
     for name, choice in engine.give_each(funding, history, one="funding").items():
         funding_by_name[name] = read_funding(choice)
 
-    # Models are fitted here, and all else that is fitted where paths are made.
+    # Models are fitted here, and all else that is fitted where paths are made. In one thread, as
+    # sums of several threads have other bits.
     with one_thread():
         models = choose_models(model, pasts, drift)
-        is_resampled = all(chosen.is_resampled for chosen in models.values())
-        if correlation is not None and (len(history) == 1 or is_resampled):
-            raise core.ParameterError(
-                "correlation needs several instruments and a parametric model; rows have their own"
-            )
+        if correlation is not None:
+            check_correlated(models)
         return Paths(
             history=as_given(history, market),
             pasts=pasts,
@@ -461,6 +464,24 @@ def simulate_paths(
                 "drift": drift,
                 "correlation": correlation,
             },
+        )
+
+
+def cut_pasts(markets: Markets, end: int) -> dict[str, Market]:
+    """Return the bars of each instrument that open before a time, ns."""
+    pasts = {}
+    for name, market in markets.items():
+        n_bars = int((market.time < end).sum())
+        pasts[name] = market.prefix(n_bars)
+    return pasts
+
+
+def check_correlated(models: Mapping[str, PathModel]) -> None:
+    """Refuse a correlation where there is nothing to correlate, or rows have their own."""
+    is_resampled = all(model.is_resampled for model in models.values())
+    if len(models) == 1 or is_resampled:
+        raise core.ParameterError(
+            "correlation needs several instruments and a parametric model; rows have their own"
         )
 
 

@@ -105,16 +105,19 @@ def forecast_again(
     ``plans`` are the dates by horizon, as bars of history. Horizons that share a date share its
     paths, and all dates share random numbers.
     """
-    bars = sorted({bar for dates in plans.values() for bar in dates.tolist()})
+    # The horizons that are forecast at each date.
+    due: dict[int, list[str]] = {}
+    for name, dates in plans.items():
+        for bar in dates.tolist():
+            due.setdefault(bar, []).append(name)
 
     forecasts: dict[str, list[Forecast]] = {name: [] for name in plans}
     numbers: KeptNumbers = {}
-    for done, bar in enumerate(bars, 1):
-        due = [name for name, dates in plans.items() if bar in dates]
-        told_there = forecast_at(runner, past, bar, due, numbers=numbers, threads=threads)
+    for done, bar in enumerate(sorted(due), 1):
+        told_there = forecast_at(runner, past, bar, due[bar], numbers=numbers, threads=threads)
         for name, forecast in told_there.items():
             forecasts[name].append(forecast)
-        core.report_progress(progress, done, len(bars))
+        core.report_progress(progress, done, len(due))
     return forecasts
 
 
@@ -333,7 +336,11 @@ def measure_band(paths: Paths) -> core.FloatArray:
 def score_funding(
     runner: PathsRunner, dates: core.IntArray, horizon: str, bands: Sequence[core.FloatArray]
 ) -> dict[str, sc.IntervalRecord]:
-    """Return the record of the band of mean funding rates, per year, of one instrument."""
+    """Return the record of the band of mean funding rates, per year, of one instrument.
+
+    ``bands`` (3,) were told at the ``dates``, bars of history. A date counts if funding was settled
+    in the days after it. Empty without funding, and of several instruments.
+    """
     grid = runner.paths.leader.process.grid
     today = measure_band(runner.paths)
     if grid is None or np.isnan(today).any():
@@ -344,15 +351,21 @@ def score_funding(
     ratios: list[float] = []
     times: list[int] = []
     for close, band in zip(closes.tolist(), bands, strict=True):
-        is_due = (market.funding_time >= close) & (market.funding_time < close + 30 * DAY)
+        end = close + FUNDING_DAYS * DAY
+        is_due = (market.funding_time >= close) & (market.funding_time < end)
         if is_due.any() and not math.isnan(band[1]):
+            rate = float(market.funding_rate[is_due].mean())
             times.append(close)
-            ratios.append(measure_ratio(float(market.funding_rate[is_due].mean()), band))
+            ratios.append(measure_ratio(rate, band))
 
     per_year = YEAR / grid.every
     low, middle, high = (per_year * today).tolist()
     record = sc.IntervalRecord(
-        np.array(times), np.array(ratios), BAND_SHARE, (low, high), center=middle
+        time=np.array(times),
+        ratios=np.array(ratios),
+        promised=BAND_SHARE,
+        today=(low, high),
+        center=middle,
     )
     return {f"mean funding of {horizon}, per year": record}
 
@@ -374,7 +387,11 @@ def measure_ratio(rate: float, band: core.FloatArray) -> float:
 
 
 def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
-    """Return the records of the value at risk and expected shortfall of a policy of the tail."""
+    """Return the records of the value at risk and expected shortfall of a policy of the tail.
+
+    Both are fractions at 1x over the policy's horizon, for the direction held now. Empty if the
+    account has another policy, or history never gives it a value.
+    """
     policy = find_tail_policy(runner)
     if policy is None:
         return {}

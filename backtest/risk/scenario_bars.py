@@ -196,7 +196,9 @@ def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
 def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
     """Return bars (2, 4, n) of ``ratio`` times their length: prices and marks, by open to close.
 
-    Of several shorter ones, the first goes all the way, and the others stay at its close.
+    ``path`` (2, 4, n_shipped) are the bars that are shipped. Longer bars join some of them. Of
+    several shorter ones in their place, the first goes all the way, and the others stay at its
+    close.
     """
     if ratio < 1.0:
         n_parts = round(1.0 / ratio)
@@ -206,9 +208,10 @@ def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
         return shorter
 
     # A longer bar has the first open, the extremes, and the last close of those that it joins.
-    n_bars = path.shape[2]
-    firsts = np.arange(0, n_bars, round(ratio))
-    lasts = np.append(firsts[1:], n_bars) - 1
+    n_shipped = path.shape[2]
+    firsts = np.arange(0, n_shipped, round(ratio))
+    ends = np.append(firsts[1:], n_shipped)
+    lasts = ends - 1
     open_ = path[:, 0, firsts]
     high = np.maximum.reduceat(path[:, 1], firsts, axis=1)
     low = np.minimum.reduceat(path[:, 2], firsts, axis=1)

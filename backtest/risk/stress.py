@@ -324,14 +324,8 @@ def find_break_even(
     if not lead:
         return next(iter(logs)), math.nan
 
-    # Gains at the farthest point of each market.
-    farthest = dict(logs)
-    for name, bars in (replayed or {}).items():
-        low, high = find_log_extremes(bars)
-        farthest[name] = low if -low >= high else high
-    gains = [account.exposures[name] * log for name, log in farthest.items()]
-
     # A move that helps is turned around; a replay goes its own way.
+    gains = list_gains(account, logs, replayed)
     side = math.copysign(1.0, logs[lead])
     if replayed is None and sum(gains) > 0.0:
         side = -side
@@ -340,16 +334,12 @@ def find_break_even(
         """Return whether the account is liquidated where the lead moves by a log move."""
         factor = side * size / logs[lead]
         if replayed is None:
-            moves = {name: shrink(factor * log) for name, log in logs.items()}
-            moved = scenario.override(price=0.0, prices=moves, correlation=None)
-            scaled = account.make(moved)
+            moved = scale_scenario(scenario, logs, factor)
+            bars = account.make(moved)
         else:
             moved = scenario
-            scaled = {}
-            for name, bars in replayed.items():
-                scaled[name] = bars._replace(last=bars.last**factor, mark=bars.mark**factor)
-
-        steps, _ = account.pass_bars(moved, scaled, is_search=True)
+            bars = scale_replay(replayed, factor)
+        steps, _ = account.pass_bars(moved, bars, is_search=True)
         return bool(steps.tally.money.liquidations > 0)
 
     limit = LARGEST_RISE
@@ -361,6 +351,34 @@ def find_break_even(
     if min(gains) < 0.0 < max(gains):
         sizes = [size for size in HEDGED if size <= limit]
     return lead, math.expm1(side * find_edge(is_liquidated, sizes))
+
+
+def list_gains(
+    account: StressedAccount, logs: Mapping[str, float], replayed: Bars | None
+) -> list[float]:
+    """Return about what each market brings the account at its farthest point, in money.
+
+    That is the exposure times the log move: of ``logs``, or in a replay to the farther extreme.
+    """
+    farthest = dict(logs)
+    for name, bars in (replayed or {}).items():
+        low, high = find_log_extremes(bars)
+        farthest[name] = low if -low >= high else high
+    return [account.exposures[name] * log for name, log in farthest.items()]
+
+
+def scale_scenario(scenario: Scenario, logs: Mapping[str, float], factor: float) -> Scenario:
+    """Return a scenario in which each market moves by its log move times a factor."""
+    moves = {name: shrink(factor * log) for name, log in logs.items()}
+    return scenario.override(price=0.0, prices=moves, correlation=None)
+
+
+def scale_replay(replayed: Bars, factor: float) -> Bars:
+    """Return bars whose log moves from the close before them are multiplied by a factor."""
+    scaled = {}
+    for name, bars in replayed.items():
+        scaled[name] = bars._replace(last=bars.last**factor, mark=bars.mark**factor)
+    return scaled
 
 
 def find_log_moves(
@@ -395,14 +413,20 @@ def find_edge(is_liquidated: Callable[[float], bool], sizes: Iterable[float]) ->
     """Return the least size of a move, from 0 on, at which an account is liquidated; NaN if none.
 
     Sizes are tried in turn; between the first that liquidates and the one before it, it is
-    bisected.
+    bisected. No size is tried twice, as each is a run of the account.
     """
-    side = functools.cache(lambda size: 1.0 if is_liquidated(size) else -1.0)
-    if side(0.0) > 0.0:
+
+    @functools.cache
+    def sign_of(size: float) -> float:
+        """Return 1 where the account is liquidated, else -1: a root lies between the two."""
+        return 1.0 if is_liquidated(size) else -1.0
+
+    if sign_of(0.0) > 0.0:
         return 0.0
     for before, size in itertools.pairwise((0.0, *sizes)):
-        if side(size) > 0.0:
-            edge = core.sp.optimize.bisect(side, before, size, xtol=1e-12, maxiter=60, disp=False)
+        if sign_of(size) > 0.0:
+            bisect = core.sp.optimize.bisect
+            edge = bisect(sign_of, before, size, xtol=1e-12, maxiter=60, disp=False)
             return float(edge)
     return math.nan
 
@@ -712,11 +736,18 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
-    """Return the bars of data in the days of a scenario, None unless all that move have them."""
-    names = account.history.names
-    markets: Mapping[str, Market] = {} if data is None else as_markets(data)
-    if data is not None and data is not markets and engine.is_same_account(tuple(markets), names):
-        markets = dict(zip(names, markets.values(), strict=True))
+    """Return the bars of data in the days of a scenario, None unless all that move have them.
+
+    Collateral of a constant price needs none: it rests at its last close.
+    """
+    markets: Mapping[str, Market] = {}
+    if data is not None:
+        markets = as_markets(data)
+
+        # A single market may be that of the account under another name.
+        names = account.history.names
+        if data is not markets and engine.is_same_account(tuple(markets), names):
+            markets = dict(zip(names, markets.values(), strict=True))
 
     bars = {}
     still = []

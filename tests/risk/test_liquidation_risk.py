@@ -292,7 +292,12 @@ def test_the_probability_counts_every_cause_and_no_cause_is_hidden():
 
 def test_one_path_is_lost_once_whatever_hits_it_first():
     """Four paths: liquidated and ruined, defaulted, both later than the horizon, called only."""
-    firsts = np.array([[1, 9, 5, 9], [2, 9, 9, 9], [9, 9, 9, 0], [9, 0, 7, 9]])
+    firsts = {
+        "p_liquidation": np.array([1, 9, 5, 9]),
+        "p_ruin": np.array([2, 9, 9, 9]),
+        "p_margin_call": np.array([9, 9, 9, 0]),
+        "p_default": np.array([9, 0, 7, 9]),
+    }
     wealth = np.zeros((1, 4))
     events = PathEvents(firsts, wealth, wealth, wealth, None)
     row = describe_horizon(events, 0, 4, np.arange(1.0, 10.0), 0.95)

@@ -702,7 +702,8 @@ def test_paths_follow_the_regression_from_the_last_settlements(settled, model):
     assert np.array_equal(drawn.draw(4, 5).rates[0], drawn.draw(0, 7).rates[4])
 
     # A path of known weights goes on from the last rates of history.
-    known = process.constant, np.array(process.weights)[:, None], 1.0
+    weights = np.array(process.weights)[:, None]
+    known = funding_process.UnknownParts(process.constant, weights, spread=1.0)
     uniforms = np.random.default_rng(3).random((180, 7))
     rates = process.walk(process.residuals, uniforms, known).T
     whole = np.concatenate([settled.funding_rate, rates[4]])
