@@ -107,7 +107,7 @@ def draw_account() -> str:
 
 
 def write_report(path: Path) -> None:
-    """Write the report of an account at 5x, which is liquidated, on the sample."""
+    """Write the report of an account at 5x on the sample."""
     import backtest as bt
     from backtest.report.render import write_html
     from backtest.report.write import build_page
