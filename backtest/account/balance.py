@@ -204,7 +204,12 @@ def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
 def compute_equity_at(
     terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
-    """Return the equity without the reserve, at some contract values and prices of collateral."""
+    """Return the equity without the reserve, at some contract values and prices of collateral.
+
+    Money. The cash has paid the entry of each cross position, so of these the whole value counts.
+    For an isolated position it has paid the margin alone, so margin and profit count. Options count
+    at the marks that they have now: price them before (:func:`.options.price_options`).
+    """
     equity = state.wallet.cash
     isolated = 0.0
     for i in range(len(state.positions)):
@@ -310,9 +315,11 @@ def put_balances(
 def enter_fill(
     bar: r.AccountBar, t: int, i: int, kind: int, before: r.Balances, done: r.Trade, stops: int
 ) -> None:
-    """Log a trade, enter it into the ledger, and write its balances into the account.
+    """Log a trade of instrument i, enter it into the ledger, and write the balances that it left.
 
-    ``stops`` is 1 if a stop that limits a loss traded.
+    ``kind`` is the event that the log calls it, ``before`` are the balances that it started from,
+    and ``stops`` is 1 if a stop that limits a loss traded, else 0. A trade of 0 contracts is not
+    logged.
     """
     money = bar.ledger[i]
     notional = abs(done.quantity) * abs(done.value)

@@ -80,7 +80,7 @@ def open_bar(bar: r.AccountBar, t: int, equity_before: float) -> None:
     # 2. Funding at the open, paid by the position carried into it.
     step[0] = 2
     payments.settle_funding(bar, t, is_open=1)
-    options.expire_options(bar, t, 0, options.ENDLESS)
+    options.expire_options(bar, t, options.EXPIRES_AT_OPEN, options.ENDLESS)
 
     # 3. Interest since the last open; before the first bar there is none.
     step[0] = 3
@@ -102,7 +102,7 @@ def open_bar(bar: r.AccountBar, t: int, equity_before: float) -> None:
     # 6. Funding inside the bar, on the position held now.
     step[0] = 6
     payments.settle_funding(bar, t, is_open=0)
-    options.expire_options(bar, t, 1, options.ENDLESS)
+    options.expire_options(bar, t, options.EXPIRES_INSIDE, options.ENDLESS)
 
 
 def finish_bar(bar: r.AccountBar, t: int, equity_before: float, wealth_before: float) -> None:

@@ -195,12 +195,14 @@ def count_leverage(
 def count_over_cap(bar: r.AccountBar, gross: float) -> None:
     """Count a close above the cap of gross leverage, if bands had left it there.
 
-    It is a fact of the account: it goes to the account's row of ``scratch.cuts``.
+    ``gross`` is the gross notional at the close: money. Written into ``scratch.cuts``, in the last
+    row, that of the account, as no single position is over the cap.
     """
     cap = bar.terms.max_gross_leverage * bar.state.wallet.equity
     if gross > cap * (1.0 + TOLERANCE) and has_kept_band(bar.scratch):
-        n_instruments = len(bar.scratch.cuts) - 1
-        row = n_instruments if n_instruments > 1 else 0
+        account_row = len(bar.scratch.cuts) - 1
+        # An account of one instrument counts in the row of that, and leaves its own empty.
+        row = account_row if account_row > 1 else 0
         bar.scratch.cuts[row, BAND_OVER_CAP, COUNT] += 1.0
 
 
@@ -329,7 +331,8 @@ def count_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: f
 def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: float) -> None:
     """Add a cut to the row of its instrument, and to that of an account of several.
 
-    The last row is the account's: there is one more than instruments.
+    ``scratch.cuts`` has one row more than instruments: the last one is the account's. An account of
+    one instrument leaves it empty.
     """
     account_row = len(scratch.cuts) - 1
     add_to_row(scratch.cuts, decision, i, cause, cut)

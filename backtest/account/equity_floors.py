@@ -36,6 +36,8 @@ OF_EQUITY, OF_DAY, OF_WEEK = range(3)
 """The floors, in the order of their events after that of the equity stop."""
 RESTS_TODAY, RESTS_THIS_WEEK = 1.0, 2.0
 """Values of ``rests``: of the floors of the same numbers."""
+DAY_COLUMN, WEEK_COLUMN = range(2)
+"""Columns of ``MarketFeed.days``: the number of the day of each open, and of its week."""
 
 
 # The floors, and which one acts.
@@ -103,13 +105,17 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
         return
 
     wallet = state.wallet
-    before = max(t - 1, 0)
+    last = max(t - 1, 0)
+    is_new_day = days[t, DAY_COLUMN] != days[last, DAY_COLUMN]
+    is_new_week = days[t, WEEK_COLUMN] != days[last, WEEK_COLUMN]
     equity = balance.compute_equity_at(terms, state, bar.quotes.open, bar.quotes.asset_mark_open)
-    if wallet.day_open == 0.0 or days[t, 0] != days[before, 0]:
+
+    # 0: no open was written yet. A rest ends with its day or week; a new week is a new day too.
+    if wallet.day_open == 0.0 or is_new_day:
         wallet.day_open = equity
         if wallet.rests == RESTS_TODAY:
             wallet.rests = 0.0
-    if wallet.week_open == 0.0 or days[t, 1] != days[before, 1]:
+    if wallet.week_open == 0.0 or is_new_week:
         wallet.week_open = equity
         wallet.rests = 0.0
 
@@ -130,21 +136,27 @@ def rest_under_floors(terms: r.Terms, state: r.AccountState, equity: float) -> N
 
 
 def begin_pause(bar: r.AccountBar, t: int) -> None:
-    """Note until when nothing is ordered, once all that an equity stop closes is closed."""
+    """Note until when nothing is ordered after an equity stop, if all is closed; and log it.
+
+    Writes ``paused_until`` of the wallet: a time in ns, 0 without a pause. Does nothing while a
+    position is left, so it is called again when that may have closed, or while a pause lasts.
+    """
     wallet = bar.state.wallet
     # Accounts that go on at once have no ends of pauses.
     if len(bar.feed.pause_ends) == 0:
         return
-    if wallet.paused_until != 0.0 or balance.count_open(bar.state) > 0:
+    is_paused = wallet.paused_until != 0.0
+    if is_paused or balance.count_open(bar.state) > 0:
         return
     wallet.paused_until = bar.feed.pause_ends[t]
     r.log_event(bar.log, t, -1, Event.PAUSED, value=1.0, quantity=0.0, amount=0.0)
 
 
 def keep_pause(bar: r.AccountBar, t: int) -> None:
-    """Drop orders while a pause lasts. After it the highest equity starts anew."""
+    """Drop the orders of bar t while a pause lasts, or end it: the highest equity starts anew."""
     wallet = bar.state.wallet
-    if wallet.paused_until == 0.0:
+    is_paused = wallet.paused_until != 0.0
+    if not is_paused:
         return
     if bar.feed.time[t] < wallet.paused_until:
         drop_orders(bar.state)
@@ -199,7 +211,10 @@ def drop_orders(state: r.AccountState) -> None:
 
 
 def find_stop_on_segment(bar: r.AccountBar) -> float:
-    """Return at which part of the segment a floor of the equity acts, or UNREACHED."""
+    """Return at which part of the segment, 0 to 1, a floor of the equity acts, or UNREACHED.
+
+    It acts where the equity at last prices, which move on the segment, falls to the highest floor.
+    """
     terms = bar.terms
     state = bar.state
     scratch = bar.scratch

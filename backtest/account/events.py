@@ -53,9 +53,14 @@ class Event(IntEnum):
 
     kind: Kind
 
-    def __new__(cls, *known: Any) -> Self:
+    def __new__(cls, *fields_of_kind: Any) -> Self:
+        """Return an event numbered in the order of declaration, with its kind.
+
+        An enum hands a tuple on by its elements, so the kind arrives as its fields.
+        """
         event = int.__new__(cls, len(cls.__members__))
-        event._value_, event.kind = int(event), Kind(*known)
+        event._value_ = int(event)
+        event.kind = Kind(*fields_of_kind)
         return event
 
     FILL = Kind("fill", is_trade=True, ended="order")

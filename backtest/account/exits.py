@@ -17,6 +17,7 @@ place                 part of a segment of prices, 0 to 1; UNREACHED if no exit 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,20 +35,50 @@ STOP_ROW, PROFIT_ROW, TRAIL_ROW = range(3)
 """Rows of ``Terms.fixed``."""
 
 
+class Reached(NamedTuple):
+    """The exits of a position that prices reach, as contract values; NaN where one is not reached.
+
+    ``kind`` is that of the nearest stop that limits a loss, ``p.NOTHING`` without one, and ``stop``
+    its value.
+    """
+
+    kind: int
+    stop: float
+    take_profit: float
+
+
+class ExitOnSegment(NamedTuple):
+    """What closes a position on a segment of last prices, and where it fills.
+
+    ``place`` is a part of the segment, 0 to 1, and ``value`` the contract value of the fill.
+    Without an exit: ``p.NOTHING``, UNREACHED and NaN.
+    """
+
+    kind: int
+    place: float
+    value: float
+
+
 # Step 4: the gap between the last close and the open.
 
 
 def check_gap(bar: r.AccountBar, t: int) -> None:
-    """Liquidate at the mark open, then stop at the last open what is beyond it (step 4)."""
+    """Liquidate what fails at the open of bar t, then stop what the open is beyond (step 4).
+
+    Liquidations test marks, and come first. Stops test last prices, and fill at the last open. A
+    floor of the equity closes the whole account. Of an account of one position it is one more stop
+    of that position, as its level of the equity is a price: the nearest of its stops acts.
+    """
     terms = bar.terms
     state = bar.state
     quotes = bar.quotes
-    # Asked before anything is liquidated: the floor of a single position acts as its stop.
-    is_single = terms.has_floor and balance.has_only_position(terms, state)
+    # Asked before anything is liquidated, which may leave one position of several.
+    is_floor_a_stop = terms.has_floor and balance.has_only_position(terms, state)
     liquidate_in_gap(bar, t)
 
+    # The floor as a stop of a position: NaN for none.
     level = math.nan
-    if is_single:
+    if is_floor_a_stop:
         level = equity_floors.compute_stop_level(terms, state)
     elif terms.has_floor and equity_floors.is_drawn(
         terms, state, quotes.open, quotes.asset_mark_open
@@ -93,20 +124,17 @@ def find_stop(
 
     A stop comes before a take-profit. Without an exit: ``p.NOTHING`` and NaN.
     """
-    kind, stop, goal = find_reached(bar, i, low, high, level)
-    if kind == p.NOTHING and not math.isnan(goal):
-        return p.PROFIT, goal
-    return kind, stop
+    reached = find_reached(bar, i, low, high, level)
+    if reached.kind == p.NOTHING and not math.isnan(reached.take_profit):
+        return p.PROFIT, reached.take_profit
+    return reached.kind, reached.stop
 
 
-def find_reached(
-    bar: r.AccountBar, i: int, low: float, high: float, level: float
-) -> tuple[int, float, float]:
-    """Return the kind of the stop that prices reach, its value, and that of a take-profit.
+def find_reached(bar: r.AccountBar, i: int, low: float, high: float, level: float) -> Reached:
+    """Return which exits of position i lie between two contract values.
 
-    Prices go from ``low`` to ``high``, and all of these are contract values: what one contract is
-    worth, 1 / price where it is inverse. A value is NaN where it is not reached. ``level`` is the
-    floor of the equity that closes the position too, NaN if it has none.
+    A contract value is what one contract is worth, which goes with -1 / price where it is inverse.
+    ``level`` is the floor of the equity that closes the position too, NaN if it has none.
     """
     rules = r.share(r.pick_instrument(bar.terms, i))
     position = r.pick_position(bar.state, i)
@@ -115,8 +143,9 @@ def find_reached(
     # Without trailing stop, take-profit or floor, a plain stop-loss alone can act.
     if not rules.has_exits:
         if rules.has_stop and p.is_stopped(rules, position, adverse):
-            return p.STOP, p.compute_stop(rules, position), math.nan
-        return p.NOTHING, math.nan, math.nan
+            stop = p.compute_stop(rules, position)
+            return Reached(kind=p.STOP, stop=stop, take_profit=math.nan)
+        return Reached(kind=p.NOTHING, stop=math.nan, take_profit=math.nan)
 
     # The cash matters to a floor of the equity alone.
     balances = r.Balances(0.0, position)
@@ -130,41 +159,43 @@ def find_reached(
         kind = p.NOTHING
         stop = math.nan
 
-    goal = p.compute_target_price(rules, position, quote)
+    # The favorable extreme is the adverse one of the opposite position.
+    take_profit = p.compute_target_price(rules, position, quote)
     favorable = p.find_adverse(position, high, low)
-    if not p.is_through(-side, favorable, goal):
-        goal = math.nan
-    return kind, stop, goal
+    if not p.is_through(-side, favorable, take_profit):
+        take_profit = math.nan
+    return Reached(kind=kind, stop=stop, take_profit=take_profit)
 
 
-def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
-    """Return the exit that acts first on the segment, its place, and the value at which it fills.
+def find_stop_place(bar: r.AccountBar, i: int) -> ExitOnSegment:
+    """Return the exit of position i that acts first on the segment: a stop, or the take-profit.
 
-    The segment is the way of last prices from where the walk stands to its next waypoint; a place
-    is a part of it, 0 to 1. Values are those of a contract. The exit is a stop, or the take-profit
-    where that comes first. Without one: NOTHING, UNREACHED and NaN.
+    The segment is the way of last prices from where the walk stands to its next waypoint.
     """
     start = bar.scratch.walk[i].last
     end = bar.scratch.walk[i].last_end
     low = min(start, end)
     high = max(start, end)
-    kind, stop, take_profit = find_reached(bar, i, low, high, level=math.nan)
+    reached = find_reached(bar, i, low, high, level=math.nan)
 
+    kind = reached.kind
     place = UNREACHED
     value = math.nan
     side = p.find_side(r.pick_position(bar.state, i))
     if kind != p.NOTHING:
-        place, value = p.place_stop(side, start, end, stop)
+        place, value = p.place_stop(side, start, end, reached.stop)
     # NaN: prices do not reach the take-profit.
-    if math.isnan(take_profit) or not may_take_profit(bar, i):
-        return kind, place, value
+    if math.isnan(reached.take_profit) or not may_take_profit(bar, i):
+        return ExitOnSegment(kind=kind, place=place, value=value)
 
     # It lies on the favorable side, so it is met by prices that go the other way. At places that
     # are equal but for rounding, the loss comes first.
-    place_of_profit, value_of_profit = p.place_stop(-side, start, end, take_profit)
+    place_of_profit, value_of_profit = p.place_stop(-side, start, end, reached.take_profit)
     if place_of_profit < place - SAME_PLACE:
-        return p.PROFIT, place_of_profit, value_of_profit
-    return kind, place, value
+        kind = p.PROFIT
+        place = place_of_profit
+        value = value_of_profit
+    return ExitOnSegment(kind=kind, place=place, value=value)
 
 
 def may_take_profit(bar: r.AccountBar, i: int) -> bool:
@@ -220,6 +251,7 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
 
+    # Events of floors follow each other from DRAW on, in the order of the floors.
     options.stop_options(bar, t, p.DRAW + floor)
     equity_floors.drop_after_equity_stop(bar, t, floor)
     # The stop is used up: the highest equity starts anew.

@@ -47,6 +47,7 @@ uses two more: SMALL (surely under the minimum notional) and FILLS (else).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from backtest import margin
 from backtest.account import balance, cut_counts, options, order_limits, orders
@@ -55,6 +56,20 @@ from backtest.account.events import Event
 from backtest.account.money import Wallet
 from backtest.account.position import compute_backing, compute_profit, worsen
 from backtest.core.kernels import inlined
+
+
+class Target(NamedTuple):
+    """What a decision asks for: a notional on the side of its order, 1 for long and -1 for short.
+
+    ``is_there`` is False if it asks for nothing; then the others mean nothing. ``notional_held`` is
+    what stands before the order, by side. The target, ``notional``, is never negative and may be
+    infinite: all that margin allows.
+    """
+
+    is_there: bool
+    side: float
+    notional_held: float
+    notional: float
 
 
 def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
@@ -211,20 +226,20 @@ def write_target(bar: r.AccountBar, equity: float, i: int) -> None:
     # A decision is a leverage, or contracts (as in the hedge of an option). Contracts hold for one
     # bar, so they are forgotten: NaN.
     if math.isnan(plan.target_contracts):
-        has_target, side, notional_held, target = measure_target(bar, equity, i)
-        if not has_target:
-            return
+        target = measure_target(bar, equity, i)
     else:
-        side, notional_held, target = measure_target_contracts(bar, i)
+        target = measure_target_contracts(bar, i)
         plan.target_contracts = math.nan
+    if not target.is_there:
+        return
 
-    # An infinite leverage asks for all that margin allows, which depends on side and notional held.
     plan.kind = r.IN_BAND
-    plan.side = side
-    plan.notional_held = notional_held
-    if target == math.inf:
-        target = compute_largest_target(bar, equity, i)
-    plan.target = target
+    plan.side = target.side
+    plan.notional_held = target.notional_held
+    plan.target = target.notional
+    # An infinite leverage asks for all that margin allows, which depends on side and notional held.
+    if target.notional == math.inf:
+        plan.target = compute_largest_target(bar, equity, i)
 
 
 @inlined
@@ -239,11 +254,8 @@ def clear_plan(plan: r.OrderPlan) -> None:
 
 
 @inlined
-def measure_target(bar: r.AccountBar, equity: float, i: int) -> tuple[bool, float, float, float]:
-    """Return whether the leverage of instrument i has a target, its side, notional held and target.
-
-    Without a target the other three mean nothing. The target, notional, may be infinite.
-    """
+def measure_target(bar: r.AccountBar, equity: float, i: int) -> Target:
+    """Return the target of the leverage that was decided for instrument i."""
     rules = r.pick_instrument(bar.terms, i)
     quote = bar.quotes.instruments[i]
     return measure_order(rules, bar.state.wallet, bar.state.positions[i], quote, equity)
@@ -256,33 +268,29 @@ def measure_order(
     position: r.PositionState,
     quote: r.Quote,
     equity: float,
-) -> tuple[bool, float, float, float]:
-    """Return whether a leverage has a target, its side, notional held and the target.
-
-    Without a target the other three mean nothing. The target may be infinite.
-    """
+) -> Target:
+    """Return the target of a leverage that was decided; none where nothing is to change."""
     signal = position.signal
     overlay = wallet.overlay
 
     # NaN leaves the position unchanged, but a signal of 0 always closes it (4.1).
     is_unknown = math.isnan(position.leverage) or math.isnan(overlay)
     if is_unknown and signal != 0.0:
-        return False, 1.0, 0.0, 0.0
+        return Target(is_there=False, side=1.0, notional_held=0.0, notional=0.0)
     # An equity that cannot pay the fixed fee fills nothing (4.7); nor does a NaN.
     if not equity > orders.compute_order_fee(rules, quote):
-        return False, 1.0, 0.0, 0.0
+        return Target(is_there=False, side=1.0, notional_held=0.0, notional=0.0)
 
     side = 1.0 if signal > 0.0 else -1.0
     notional_held = position.quantity * (side * abs(quote.fill))
-    target = orders.compute_target(rules, quote, equity, position.leverage, signal)
+    notional = orders.compute_target(rules, quote, equity, position.leverage, signal)
     # An overlay of 0 closes, whatever the target: infinity times 0 would be NaN.
-    if not overlay > 0.0:
-        return True, side, notional_held, 0.0
-    return True, side, notional_held, target * overlay
+    notional = notional * overlay if overlay > 0.0 else 0.0
+    return Target(is_there=True, side=side, notional_held=notional_held, notional=notional)
 
 
-def measure_target_contracts(bar: r.AccountBar, i: int) -> tuple[float, float, float]:
-    """Return side, notional held and target of a decision in signed contracts."""
+def measure_target_contracts(bar: r.AccountBar, i: int) -> Target:
+    """Return the target of a decision in signed contracts, ``target_contracts`` of the plan."""
     target_contracts = bar.scratch.plans[i].target_contracts
     quantity_held = bar.state.positions[i].quantity
     contract_notional = abs(bar.quotes.instruments[i].fill)
@@ -292,8 +300,12 @@ def measure_target_contracts(bar: r.AccountBar, i: int) -> tuple[float, float, f
     if target_contracts == 0.0:
         is_short = quantity_held < 0.0
     side = -1.0 if is_short else 1.0
-    notional_held = quantity_held * (side * contract_notional)
-    return side, notional_held, abs(target_contracts) * contract_notional
+    return Target(
+        is_there=True,
+        side=side,
+        notional_held=quantity_held * (side * contract_notional),
+        notional=abs(target_contracts) * contract_notional,
+    )
 
 
 def compute_largest_target(bar: r.AccountBar, equity: float, i: int) -> float:
@@ -678,7 +690,7 @@ def trade_to(bar: r.AccountBar, t: int, i: int, quantity: float, is_increase: bo
     rules = r.pick_instrument(terms, i)
     before = balance.pick_balances(terms, state, i)
     trade = orders.fill(rules, before, bar.quotes.instruments[i], quantity, rules.fee)
-    balance.enter_fill(bar, t, i, Event.FILL, before, trade, 0)
+    balance.enter_fill(bar, t, i, Event.FILL, before, trade, stops=0)
     if is_increase and r.is_isolated(terms, i):
         post_in_full(bar, before, trade, i)
 

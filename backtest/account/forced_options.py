@@ -48,7 +48,11 @@ def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> 
 
 
 def force_option(bar: r.AccountBar, k: int, traded: float) -> tuple[float, float]:
-    """Trade an option by force; return the loss from its mark, and the fee asked."""
+    """Trade some signed contracts of option k by force; return loss from its mark, and fee asked.
+
+    Both are money. Writes position, cash and notional traded. The fee is not charged: how much of
+    it the account can pay is the caller's to say.
+    """
     terms = bar.terms
     state = bar.state
     side = 1.0 if traded > 0.0 else -1.0
@@ -84,10 +88,11 @@ def compute_option_notional(state: r.AccountState, k: int) -> float:
 
 @of_options(returns=(0.0, 0.0))
 def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
-    """Close options of a failed pool; return the fees asked, and the premiums traded.
+    """Close options of a failed pool; return the fees asked, and the premiums that share them.
 
-    Writes what each was closed by for :func:`end_close`. Shorts are bought back first: only what
-    the balance lacks then is raised from longs. Premiums count where a fee is asked.
+    Both are money. Shorts are bought back first: only what the balance lacks then is raised from
+    longs. No fee is charged yet: what each was closed by is written for :func:`end_close`, which
+    must follow.
     """
     own = bar.state.options
     for k in range(len(own.targets)):
@@ -108,8 +113,10 @@ def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
             own.losses_of_close[k] = loss
             own.fees_of_close[k] = fee
 
+            # What asks no fee has no share of what is left for fees.
             asked += fee
-            premiums += own.traded[k] - traded_before if fee > 0.0 else 0.0
+            if fee > 0.0:
+                premiums += own.traded[k] - traded_before
 
     return asked, premiums
 
@@ -135,8 +142,14 @@ def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> fl
 
 @of_options(returns=None)
 def end_close(bar: r.AccountBar, t: int, asked: float, paid: float) -> None:
-    """Charge closed options the fees that the account can pay, and book their losses."""
+    """Charge closed options the fees that the account can pay, and book and log their losses.
+
+    ``asked`` are the fees of all of them, ``paid`` what the account pays of that: money. Each pays
+    the same share of its own fee. Reads what :func:`close_options_of_pool` has written of each, and
+    empties its quantity.
+    """
     own = bar.state.options
+    # Fees of 0 are paid in full: 0 / 0 is no share.
     share = 1.0 if asked == paid else paid / asked
 
     for k in range(len(own.targets)):

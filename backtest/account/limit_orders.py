@@ -366,7 +366,7 @@ def book_resting_fill(
     ``before`` are the balances that the trade started from.
     """
     plan = bar.scratch.plans[i]
-    balance.enter_fill(bar, t, i, Event.FILL, before, trade, 0)
+    balance.enter_fill(bar, t, i, Event.FILL, before, trade, stops=0)
     plan.quantity_filled = plan.side * plan.resting_quantity
     note_opening(plan, quantity_before=before.position.quantity)
 

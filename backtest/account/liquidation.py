@@ -14,6 +14,8 @@ health factor         assets at their liquidation thresholds / debts, of a loan
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from backtest import margin
 from backtest.account import balance
 from backtest.account import position as p
@@ -27,6 +29,30 @@ from backtest.margin import compute_setting, compute_step_floor
 
 LEAST_PART = 1e-9
 """Part of what was there at the start that is as good as nothing: rounding of repeated steps."""
+
+
+class Step(NamedTuple):
+    """What a step of a liquidation did: balances after it, its loss and the notional closed.
+
+    The loss is what fill and fee take beyond the contract value at which the position failed. Both
+    are money.
+    """
+
+    balances: Balances
+    loss: float
+    notional: float
+
+
+class Loan(NamedTuple):
+    """A pool read as a margin loan, whose health factor is assets / debts: money.
+
+    ``borrowed_cash`` is the part of the debts that is money, 0 if none is borrowed; the rest are
+    coins that were sold short.
+    """
+
+    assets: float
+    debts: float
+    borrowed_cash: float
 
 
 @cold
@@ -54,9 +80,10 @@ def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Valu
         money.traded += abs(quantity_before) * abs(value)
         now, loss = forfeit(rules, now, value)
     while now.position.quantity != 0.0:
-        now, step_loss, notional = take_step(bar, i, balances, now, value)
-        loss += step_loss
-        money.traded += notional
+        step = take_step(bar, i, before=balances, now=now, value=value)
+        now = step.balances
+        loss += step.loss
+        money.traded += step.notional
         if now.position.quantity != 0.0 and not is_still_failing(bar, i, now, value):
             break
 
@@ -70,10 +97,8 @@ def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Valu
     return now
 
 
-def take_step(
-    bar: r.AccountBar, i: int, before: Balances, now: Balances, value: Value
-) -> tuple[Balances, float, float]:
-    """Close a part of a position that is liquidated; return balances after it, loss and notional.
+def take_step(bar: r.AccountBar, i: int, before: Balances, now: Balances, value: Value) -> Step:
+    """Close a part of a position that is liquidated, or all of it; return what that did.
 
     ``before`` are the balances at the start of the liquidation, ``now`` those after the steps so
     far. After a step of a cross position its balances are written into the account, as the pool is
@@ -93,10 +118,10 @@ def take_step(
         size_at_start = abs(before.position.quantity)
         closed = choose_reduction(rules, now, value, size_at_start, quote.multiplier)
 
-    after, loss, notional = close_contracts(rules, now, value, closed, quote)
+    step = close_contracts(rules, now, value, closed, quote)
     if not rules.margin.is_isolated:
-        balance.put_balances(terms, bar.state, i, before, after)
-    return after, loss, notional
+        balance.put_balances(terms, bar.state, i, before, after=step.balances)
+    return step
 
 
 def is_still_failing(bar: r.AccountBar, i: int, now: Balances, value: Value) -> bool:
@@ -122,14 +147,18 @@ def release_margin(bar: r.AccountBar, t: int, i: int, now: Balances, value: Valu
 def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[Balances, float]:
     """Return the balances after a takeover at a contract value, and the loss.
 
-    The venue takes the position and all that backs it: that is the loss. A backing under 0 stays,
-    as margin or cash that is owed.
+    The venue takes the position and all that backs it: that is the loss, money. What backs a cross
+    position is all cash. A backing under 0 cannot be taken: it stays as a debt, negative, in the
+    margin of an isolated position, else in the cash.
     """
     backing = p.compute_backing(rules, balances, value)
     debt = min(backing, 0.0)
+    loss = backing - debt
     if rules.margin.is_isolated:
-        return Balances(balances.cash, Position(0.0, 0.0, debt, value)), backing - debt
-    return Balances(debt, Position(0.0, 0.0, 0.0, value)), backing - debt
+        owing = Position(quantity=0.0, entry=0.0, margin=debt, marked=value)
+        return Balances(balances.cash, owing), loss
+    closed = Position(quantity=0.0, entry=0.0, margin=0.0, marked=value)
+    return Balances(debt, closed), loss
 
 
 # How much a step closes.
@@ -259,27 +288,21 @@ def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
     if not rules.full_below_health > 0.0:
         return choose_share(rules, held, value)
 
-    # Cash is an asset, or a debt where it is negative: borrowed.
-    assets, debts, cash = sum_loan(bar, backing)
-    debt_in_cash = max(-cash, 0.0)
-    assets += max(cash, 0.0)
-    debts += debt_in_cash
-
     # The health factor, assets / debts, is low: the step repays the debt. A short repays its coins.
     # A long repays borrowed cash by what it sells; where no cash is borrowed it has nothing to.
-    is_low = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
-    if is_low and (held < 0.0 or debt_in_cash > 0.0):
-        return repay_all(rules, held, value, debt_in_cash)
+    loan = sum_loan(bar, backing)
+    is_low = loan.assets <= rules.full_below_health * loan.debts * (1.0 + TOLERANCE)
+    if is_low and (held < 0.0 or loan.borrowed_cash > 0.0):
+        return repay_all(rules, held, value, loan.borrowed_cash)
     return choose_share(rules, held, value)
 
 
-def sum_loan(bar: r.AccountBar, backing: float) -> tuple[float, float, float]:
-    """Return assets and debts of the health factor of a pool, and its cash: money.
+def sum_loan(bar: r.AccountBar, backing: float) -> Loan:
+    """Return the pool, whose ``backing`` is given, as a margin loan: assets and debts.
 
-    The account is read as a loan: what is long was bought with its cash, and what is short was
-    borrowed and sold for cash, so cash is negative if money is borrowed. Assets count less their
-    maintenance margin, debts count with it, at the level of the account's rule. The health factor
-    is (assets + cash) / debts with a positive cash, else assets / (debts - cash).
+    What is long was bought with the cash of the account, and what is short was borrowed and sold
+    for cash. So the cash is an asset, or a debt where it is negative: borrowed. Assets count less
+    their maintenance margin, debts count with it, at the level of the account's rule.
     """
     terms = bar.terms
     held = bar.state.held
@@ -300,7 +323,10 @@ def sum_loan(bar: r.AccountBar, backing: float) -> tuple[float, float, float]:
             cash += notional
             debts += notional + needed
 
-    return assets, debts, cash
+    borrowed_cash = max(-cash, 0.0)
+    assets += max(cash, 0.0)
+    debts += borrowed_cash
+    return Loan(assets=assets, debts=debts, borrowed_cash=borrowed_cash)
 
 
 # What closing costs.
@@ -315,11 +341,10 @@ def cap_fee(asked: float, left: float) -> float:
 @cold
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
-) -> tuple[Balances, float, float]:
-    """Return the balances after a liquidation of some contracts, its loss and its notional.
+) -> Step:
+    """Return what closing some contracts of a liquidated position does; writes nothing.
 
-    ``closed`` are signed as the position is. ``value`` is the contract value at which it failed;
-    the loss is what the fill and the fee take beyond it: money, as is the notional.
+    ``closed`` are signed as the position is. ``value`` is the contract value at which it failed.
     """
     position = balances.position
     filled = find_fill(rules, value, closed, quote)
@@ -343,8 +368,11 @@ def close_contracts(
         margin -= fee
     else:
         cash -= fee
-    loss = closed * (value - filled) + fee
-    return Balances(cash, Position(quantity, entry, margin, value)), loss, notional
+    return Step(
+        balances=Balances(cash, Position(quantity, entry, margin, value)),
+        loss=closed * (value - filled) + fee,
+        notional=notional,
+    )
 
 
 # Margin from the wallet.

@@ -142,10 +142,12 @@ def answer_call(bar: r.AccountBar, t: int, pool: int) -> None:
 
 
 def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
-    """Move money from the reserve to a called pool, and log how the call ended.
+    """Move money from the reserve to a pool that was called at the last close, and end the call.
 
-    It is met if the ratio is under ``margin_call`` after that. If a part moved that is not enough,
-    it was partly met, and failed.
+    As much as brings its ratio down to ``top_up_to``, or what the reserve has. The call is met if
+    the ratio is then under ``margin_call``; else it fails, and the log says if it was partly met. A
+    pool that is flat by now, or needs nothing, is left alone, and its call stays open. Writes
+    reserve, margin or cash, call, ledger and log.
     """
     terms = bar.terms
     state = bar.state
@@ -172,6 +174,7 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
             log_call(bar, t, pool, Event.CALL_PARTLY_MET, ratio)
     end_call(bar, t, pool, is_met, ratio)
     call.is_open = 0
+    # The time of a call that failed stays, for the days up to a liquidation.
     if is_met:
         call.called_at = math.nan
 

@@ -269,7 +269,10 @@ def total_from_outside(ledger: Structs[Money]) -> float:
 
 
 def sum_ledger(ledger: Structs[Money], money: Money) -> None:
-    """Write the sums of a bar, with those of collateral in price and slippage."""
+    """Write the sums of a bar over all rows of its ledger into ``money``.
+
+    Profit and conversions of collateral have sums of their own, and count in price and slippage.
+    """
     rows = view_numbers(ledger)
     sums = view_numbers(money)
     sums[:] = 0.0
@@ -284,7 +287,7 @@ def sum_ledger(ledger: Structs[Money], money: Money) -> None:
 def sum_bar(ledger: Structs[Money], money: Money, wallet: Wallet, is_fast: bool) -> float:
     """Return the change of equity by a bar, and write its sums and the turnover so far.
 
-    Of a fast bar only prices count.
+    In a bar of the fast path (``is_fast``) only prices have moved: only their profit is written.
     """
     if is_fast:
         money.price_pnl = total(ledger, MONEY.price_pnl)

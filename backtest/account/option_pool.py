@@ -191,8 +191,9 @@ def bound_fall(bar: r.AccountBar) -> float:
 def bound_position_fall(bar: r.AccountBar, i: int) -> float:
     """Return a bound of how far a cross position can lower the excess on the segment: money.
 
-    Negative where it gains more than its margin takes. The slope counts a loss. Where the position
-    gains on the way, the gain stands instead, which is twice the gain less.
+    Negative where it gains more than its margin takes. The slope counts the change of its value as
+    a loss. Where that is a gain, it is taken out of the fall twice: once as it is no loss, and once
+    as it raises the excess. Of a spot leg no gain counts, as its haircut takes a part of it.
     """
     change = bar.scratch.walk[i].mark_end - bar.scratch.walk[i].mark
     gain = 0.0

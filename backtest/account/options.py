@@ -69,6 +69,8 @@ def must_value_options(terms: Terms, state: AccountState) -> bool:
 
 ENDLESS = 2**63 - 1
 """The latest time in ns."""
+EXPIRES_AT_OPEN, EXPIRES_INSIDE = range(2)
+"""When in its bar an option expires: ``OptionFeed.are_inside``."""
 
 
 # Marks.
@@ -180,7 +182,7 @@ def value_option(terms: Terms, state: AccountState, k: int, index: float, quoted
         own.offsets[k] = 0.0
         return
 
-    # Margin needs more of what is held or ordered than its value.
+    # Margin reads what is held or ordered in each scenario, too: this writes it.
     if positions.quantities[k] != 0.0 or not math.isnan(own.targets[k]):
         fill_option(positions, terms.options.rules, k)
     value = compute_option_value(positions, k, 1.0, positions.volatilities[k])
@@ -238,12 +240,16 @@ def cap_fee_of(rate: float, cap: float, index: float, price: float, size: float)
 
 
 @of_options(returns=None)
-def expire_options(bar: AccountBar, t: int, is_inside: int, before: int) -> None:
-    """Settle what expires at the open of the bar, or inside it, before a time in ns."""
+def expire_options(bar: AccountBar, t: int, part: int, before: int) -> None:
+    """Settle the options that expire in a part of bar t, and drop their targets.
+
+    That is at its open, or inside of it: EXPIRES_AT_OPEN or EXPIRES_INSIDE. Only those that expire
+    before a time, ``before``, UTC ns: ENDLESS takes all.
+    """
     state = bar.state
     data = bar.feed.options
     for k in range(len(state.options.targets)):
-        is_due = data.expiry_bars[k] == t and data.are_inside[k] == is_inside
+        is_due = data.expiry_bars[k] == t and data.are_inside[k] == part
         if is_due and data.expiry_times[k] < before:
             state.options.targets[k] = math.nan
             if state.options.positions.quantities[k] != 0.0:
@@ -457,9 +463,10 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
 
 @of_options(returns=0.0)
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
-    """Write positions as after orders times a factor; return what they pay.
+    """Write option positions as after a factor of all orders that add; return what these pay.
 
-    ``quantities_aside`` has what was held, for the caller to write back.
+    Money: premiums and fees, negative where sales bring more. A trial for margin: cash and ledger
+    stay as they are, and ``quantities_aside`` keeps what was held, for the caller to write back.
     """
     own = state.options
     outlay = 0.0
@@ -477,7 +484,11 @@ def try_options(terms: Terms, state: AccountState, factor: float) -> float:
 
 @of_options(returns=None)
 def add_options(bar: AccountBar, t: int, factor: float) -> None:
-    """Fill orders of options that add, times a factor."""
+    """Fill the orders of options that add, times the common factor of all increases, 0 to 1.
+
+    Called after all other orders have filled. Reads the quantities kept and added that
+    :func:`begin_options` wrote and limits have cut; afterwards nothing is added.
+    """
     own = bar.state.options
     for k in range(len(own.targets)):
         if not is_adding(bar.state, k):

@@ -337,7 +337,9 @@ def compute_room(
     """Return the backing that is left after a factor of all increases: money.
 
     Negative if the factor does not pass. Concave in the factor, so that the factors that pass are
-    an interval.
+    an interval. ``backing`` is money that may back orders, ``margin_of_others`` the initial margin
+    of cross positions that do not increase; the latter counts where margins add up
+    (:func:`is_joint`), else the account is asked as a whole.
     """
     terms = bar.terms
     is_whole = is_joint(terms, bar.state)
@@ -446,7 +448,11 @@ def find_passing(bar: r.AccountBar, backing: float, margin_of_others: float) -> 
 def narrow(
     bar: r.AccountBar, backing: float, margin_of_others: float, passing: float, failing: float
 ) -> float:
-    """Return the largest factor with room, between one with room and one without."""
+    """Return the largest factor with room, between one with room and one without.
+
+    The answer itself has room: it is the end of the last interval that passes. For ``backing`` and
+    ``margin_of_others`` see :func:`compute_room`.
+    """
     passing_room = compute_room(bar, backing, margin_of_others, passing)
     failing_room = compute_room(bar, backing, margin_of_others, failing)
     for trial in range(MOST_TRIALS):

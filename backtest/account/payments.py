@@ -23,7 +23,7 @@ from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.liquidation import add_from_wallet, liquidate
-from backtest.account.options import expire_options
+from backtest.account.options import EXPIRES_INSIDE, expire_options
 from backtest.core.kernels import inlined
 
 # Step 1: deposits and withdrawals.
@@ -40,7 +40,11 @@ def take_flows(bar: r.AccountBar, t: int) -> None:
 
 
 def take_flow(bar: r.AccountBar, t: int, amount: float) -> None:
-    """Pay one flow into cash, capital paid in, ledger and log; what is refused is an event."""
+    """Pay one flow: write cash, capital paid in, ledger and log.
+
+    ``amount`` is money, negative for a withdrawal. Of that only what nothing needs at the mark
+    opens may leave; the rest is refused, which is an event of its own.
+    """
     state = bar.state
     balance.value_at(state, bar.quotes.mark_open, bar.quotes.asset_mark_open)
     wealth = balance.compute_account_equity(bar.terms, state) + state.wallet.reserve
@@ -142,7 +146,7 @@ def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
     # Options that expire inside the bar before the settlement do not meet it, so they go first.
     # Those that expire at the open have gone already.
     if is_open == 0:
-        expire_options(bar, t, 1, bar.feed.funding_time[event])
+        expire_options(bar, t, EXPIRES_INSIDE, bar.feed.funding_time[event])
     pay_next(bar, t)
 
     # The margin of an isolated position pays: one that fails now is liquidated at once (3).

@@ -284,7 +284,10 @@ def close_positions(bar: r.AccountBar) -> tuple[float, float]:
 
 
 def book_close(bar: r.AccountBar, t: int, i: int, fee: float) -> None:
-    """Charge the fee of a position that was closed at once, and book its loss."""
+    """Charge the fee that a closed position pays, and book and log its loss, with that fee.
+
+    Reads what :func:`close_positions` wrote into its walk. Writes cash, ledger and log.
+    """
     walk = bar.scratch.walk[i]
     bar.state.wallet.cash -= fee
     loss = walk.cost_closed + fee

@@ -142,9 +142,9 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
 
         quote = bar.quotes.instruments[i]
         position = r.pick_position(state, i)
-        goal = p.compute_target_price(rules, position, quote)
-        if p.is_through(-p.find_side(position), quote.close, goal):
-            stop_position(bar, t, i, p.PROFIT, goal)
+        take_profit = p.compute_target_price(rules, position, quote)
+        if p.is_through(-p.find_side(position), quote.close, take_profit):
+            stop_position(bar, t, i, p.PROFIT, take_profit)
 
 
 # Bars in which nothing acts.
@@ -231,15 +231,17 @@ def find_least_of_asset(bar: r.AccountBar, c: int) -> float:
 
 @inlined
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
-    """Return whether an extreme of the bar may liquidate an isolated position; a bound.
+    """Return whether an extreme of the bar may liquidate an isolated position.
 
-    CAUTION is a share of its notional that must be left: more than rounding.
+    False is certain, True is not: CAUTION, a share of the notional that is more than rounding, must
+    be left at the extreme.
     """
     position = state.positions[i]
     quote = quotes.instruments[i]
     posted = position.margin - position.quantity * position.entry
     gross = abs(position.quantity) * max(abs(quote.mark_low), abs(quote.mark_high))
-    return not posted + find_least(terms, state, quotes, i, 1.0) > CAUTION * gross
+    least = posted + find_least(terms, state, quotes, i, level=1.0)
+    return not least > CAUTION * gross
 
 
 def is_stop_near(bar: r.AccountBar, i: int) -> bool:
@@ -293,7 +295,10 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
 
 
 def is_own_limit_near(bar: r.AccountBar) -> bool:
-    """Return whether an isolated margin or a stop of any position may act in the bar; a bound."""
+    """Return whether the own limit of any position may act in the bar: isolated margin, or a stop.
+
+    False is certain, True is not.
+    """
     terms = bar.terms
     state = bar.state
     for i in range(len(state.positions)):
@@ -355,29 +360,30 @@ def note_extremes(bar: r.AccountBar, t: int) -> None:
         best += max(low, high)
 
     if terms.intrabar == r.WORST:
-        extremes[0] = worst
-        extremes[1] = best
+        extremes[r.LEAST_EQUITY] = worst
+        extremes[r.MOST_EQUITY] = best
     else:
-        extremes[0] = min(at_low, at_high)
-        extremes[1] = max(at_low, at_high)
+        extremes[r.LEAST_EQUITY] = min(at_low, at_high)
+        extremes[r.MOST_EQUITY] = max(at_low, at_high)
 
 
 def begin_extremes(bar: r.AccountBar) -> None:
     """Forget the extremes of the equity, and note it at the opens."""
     extremes = bar.scratch.extremes
     if len(extremes) > 0:
-        extremes[0] = math.inf
-        extremes[1] = -math.inf
+        extremes[r.LEAST_EQUITY] = math.inf
+        extremes[r.MOST_EQUITY] = -math.inf
         follow_extremes(bar)
 
 
 def follow_extremes(bar: r.AccountBar) -> None:
     """Note the equity at the marks where the walk stands."""
     scratch = bar.scratch
-    if len(scratch.extremes) > 0:
+    extremes = scratch.extremes
+    if len(extremes) > 0:
         equity = balance.compute_equity_at(bar.terms, bar.state, scratch.mark, scratch.price)
-        scratch.extremes[0] = min(scratch.extremes[0], equity)
-        scratch.extremes[1] = max(scratch.extremes[1], equity)
+        extremes[r.LEAST_EQUITY] = min(extremes[r.LEAST_EQUITY], equity)
+        extremes[r.MOST_EQUITY] = max(extremes[r.MOST_EQUITY], equity)
 
 
 # The way: where it starts, which extreme comes first, and each leg.
@@ -421,13 +427,15 @@ def choose_turns(bar: r.AccountBar) -> None:
 
 
 def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, market: int) -> bool:
-    """Return whether prices go to their lows first, where the account has less equity.
+    """Return whether prices go to their lows first: where the account has less equity there.
 
-    One market alone is judged by its cross positions, options and collateral. Writes the marks of
-    options: those at the opens, in the end.
+    ``market`` is EVERY for all prices together, or one market, which is judged by its own cross
+    positions, options and collateral. Where the two extremes are equal, give or take rounding, the
+    low is first. Writes the marks of options: those at the opens, in the end.
     """
     n_instruments = len(state.positions)
     has_options = must_value_options(terms, state)
+    # The equity at both extremes, without what is the same in both; gross measures its rounding.
     at_low = 0.0
     at_high = 0.0
     gross = 0.0
@@ -442,10 +450,14 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
             at_high += quantity * (quote.mark_high - quote.mark_open)
             gross += abs(quantity * quote.mark_open)
 
+        # The opens come last, as the marks that they write are those of the account.
         if has_options:
-            at_low += option_pool.sum_options_on(terms, state, i, quotes.mark_low)[0]
-            at_high += option_pool.sum_options_on(terms, state, i, quotes.mark_high)[0]
-            gross += option_pool.sum_options_on(terms, state, i, quotes.mark_open)[1]
+            worth_at_low, _ = option_pool.sum_options_on(terms, state, i, quotes.mark_low)
+            worth_at_high, _ = option_pool.sum_options_on(terms, state, i, quotes.mark_high)
+            _, notional = option_pool.sum_options_on(terms, state, i, quotes.mark_open)
+            at_low += worth_at_low
+            at_high += worth_at_high
+            gross += notional
 
     for c in range(len(state.held.amounts)):
         if market not in (EVERY, terms.markets[n_instruments + c]):
@@ -544,9 +556,9 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
 def find_adverse_of_options(bar: r.AccountBar, i: int) -> float:
     """Return the mark extreme of instrument i at which the options on it are worth less."""
     quote = bar.quotes.instruments[i]
-    at_low = option_pool.sum_options_on(bar.terms, bar.state, i, bar.quotes.mark_low)[0]
-    at_high = option_pool.sum_options_on(bar.terms, bar.state, i, bar.quotes.mark_high)[0]
-    return float(quote.mark_low if at_low <= at_high else quote.mark_high)
+    worth_at_low, _ = option_pool.sum_options_on(bar.terms, bar.state, i, bar.quotes.mark_low)
+    worth_at_high, _ = option_pool.sum_options_on(bar.terms, bar.state, i, bar.quotes.mark_high)
+    return float(quote.mark_low if worth_at_low <= worth_at_high else quote.mark_high)
 
 
 def aim_at_adverse(bar: r.AccountBar, i: int) -> None:
@@ -560,10 +572,10 @@ def aim_at_adverse(bar: r.AccountBar, i: int) -> None:
     walk_of.last_end = p.find_adverse(position, quote.low, quote.high)
 
     # The mark goes as far as the last price does, which is where a stop closes the position.
-    kind, stop_place, _ = find_stop_place(bar, i)
+    first_exit = find_stop_place(bar, i)
     place = 1.0
-    if kind != p.NOTHING:
-        place = min(stop_place, 1.0)
+    if first_exit.kind != p.NOTHING:
+        place = min(first_exit.place, 1.0)
     mark_adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
     walk_of.mark_end = p.move(walk_of.mark, mark_adverse, place)
 
@@ -588,12 +600,12 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     quote = bar.quotes.instruments[i]
     low = min(quote.low, quote.open)
     high = max(quote.high, quote.open)
-    kind_of_stop, _, take_profit = exits.find_reached(bar, i, low, high, level=math.nan)
+    reached = exits.find_reached(bar, i, low, high, level=math.nan)
 
     # NaN: the bar does not reach the take-profit.
-    if math.isnan(take_profit):
+    if math.isnan(reached.take_profit):
         return False
-    return kind_of_stop != p.NOTHING or is_failing_alone(bar, i)
+    return reached.kind != p.NOTHING or is_failing_alone(bar, i)
 
 
 def is_failing_alone(bar: r.AccountBar, i: int) -> bool:
@@ -703,9 +715,11 @@ def find_event(bar: r.AccountBar) -> NextEvent:
 
     for i in range(len(state.positions)):
         if r.is_held(state, i):
-            kind, place, value = find_stop_place(bar, i)
-            if kind != p.NOTHING and is_before(place, first):
-                first = NextEvent(what=EXIT, i=i, place=place, value=value, kind=kind)
+            own_exit = find_stop_place(bar, i)
+            if own_exit.kind != p.NOTHING and is_before(own_exit.place, first):
+                first = NextEvent(
+                    what=EXIT, i=i, place=own_exit.place, value=own_exit.value, kind=own_exit.kind
+                )
 
     if terms.fill == r.RESTING:
         for i in range(len(state.positions)):

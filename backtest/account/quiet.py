@@ -349,19 +349,19 @@ def plan_open(
             plan.kind = r.FILLS
         return
 
-    has_target, _, notional_held, target = fills.measure_order(
-        rules, wallet, position, quote, equity
-    )
-    if not has_target:
+    target = fills.measure_order(rules, wallet, position, quote, equity)
+    if not target.is_there:
         return
+    notional = target.notional
+    notional_held = target.notional_held
     plan.notional_held = notional_held
-    plan.target = target
+    plan.target = notional
 
     # 4.2 The band. An infinite target is outside of any, and never too small: limits cut it.
-    is_infinite = target == math.inf
-    if not is_infinite and not is_outside(rules, equity, target, notional_held):
+    is_infinite = notional == math.inf
+    if not is_infinite and not is_outside(rules, equity, notional, notional_held):
         plan.kind = r.IN_BAND
-    elif not is_infinite and is_too_small(rules, abs(quote.fill), target, notional_held):
+    elif not is_infinite and is_too_small(rules, abs(quote.fill), notional, notional_held):
         plan.kind = r.SMALL
     else:
         plan.kind = r.FILLS
@@ -382,10 +382,10 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
 def is_sound_with(
     terms: r.Terms, wallet: Wallet, equity: float, is_held: bool, is_crossed: bool
 ) -> bool:
-    """Return whether equity, wallet and the test of ruin at the close need nothing done.
+    """Return whether the close of a quiet bar needs only marks: no debt to settle, and no ruin.
 
-    ``is_held``: the account holds anything. ``is_crossed``: a cross position stands behind a
-    negative cash.
+    ``equity`` is that at the close. ``is_held``: the account holds anything. ``is_crossed``: it
+    holds a cross position, which stands behind a cash that is negative.
     """
     if equity < 0.0 or (not is_crossed and wallet.cash < 0.0):
         return False
@@ -416,7 +416,11 @@ def pick_prices(feed: r.MarketFeed) -> Prices:
 
 
 def find_quiet_end(bar: r.AccountBar, t: int, stop: int) -> int:
-    """Return the bar from t to stop up to which no flow, listing or delisting is due."""
+    """Return the first bar from t on, at most ``stop``, in which more than prices may be due.
+
+    That is a flow, the last bar before a delisting, or bar t itself if the instrument is not listed
+    before it. Settlements of funding are asked for bar by bar (:func:`find_due`).
+    """
     feed = bar.feed
     if feed.span[0, 0] >= t:
         return t
@@ -469,7 +473,10 @@ def pay_at_open(bar: r.AccountBar, one: One, mark_open: float, t: int) -> None:
 
 
 def put_back(bar: r.AccountBar, one: One, unpaid: Unpaid) -> None:
-    """Undo :func:`pay_at_open` in the account, before the general steps take the bar."""
+    """Undo :func:`pay_at_open` in the account, before the general steps take the bar.
+
+    The ledger stays, as they empty it first. ``unpaid`` is what :func:`pick_unpaid` kept.
+    """
     one.wallet.cash = unpaid.cash
     one.position.margin = unpaid.margin
     one.position.last_funding = unpaid.last_funding
@@ -479,7 +486,7 @@ def put_back(bar: r.AccountBar, one: One, unpaid: Unpaid) -> None:
 
 @inlined
 def find_initial_bracket(terms: r.Terms, notional: float) -> InitialBracket:
-    """Return the bracket of initial margin in which a notional lies."""
+    """Return the bracket of initial margin in which a notional of the only instrument lies."""
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[0]
 
@@ -490,6 +497,7 @@ def find_initial_bracket(terms: r.Terms, notional: float) -> InitialBracket:
         leverage = min(setting, tables.leverages[0, 0] / multiplier)
         return InitialBracket(leverage=leverage, multiplier=1.0, above=-1.0, most=math.inf)
 
+    # Below every notional, as that of a flat position is 0.
     above = -1.0
     level = 0
     last = tables.counts[0] - 1

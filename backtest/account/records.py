@@ -763,6 +763,8 @@ class Scratch(NamedTuple):
 
 STAGES = OrderPlan.names()[OrderPlan.names().index("allowed_by_margin") :]
 """Fields of a plan that are written once an order is on its way; NaN before."""
+LEAST_EQUITY, MOST_EQUITY = range(2)
+"""Entries of ``Scratch.extremes``."""
 OF_WALK = ("last", "last_end", "between", "mark", "mark_end", "value_aside", "carried")
 OF_ASSETS = ("price", "price_end", "price_aside")
 """Fields of walks that are columns of :class:`Scratch`."""
@@ -947,7 +949,12 @@ def log_event(
     quantity: float,
     amount: float,
 ) -> None:
-    """Log an event: its contract value or 1, signed contracts, and money. It has no costs yet."""
+    """Write an event into the next row of the log; its costs are 0 until :func:`log_costs`.
+
+    ``i`` is its owner (:data:`.events.ENTRY`), -1 for the account. ``value`` is the contract value
+    of a price, or 1 without one; ``quantity`` are signed contracts, ``amount`` is money. A log that
+    is full counts the event only.
+    """
     row = log.written[0]
     log.written[0] = row + 1
     if row < len(log.entries):

@@ -12,7 +12,10 @@ from backtest.core.units import TOLERANCE
 
 
 def settle_debt(bar: r.AccountBar, t: int) -> None:
-    """Write a negative equity off as bad debt, or a negative balance with nothing behind it."""
+    """Write a negative equity off as bad debt, or a negative cash with nothing behind it.
+
+    Called at the close of bar t, at the values being tested there. Writes cash, ledger and log.
+    """
     terms = bar.terms
     state = bar.state
     unbacked = -state.wallet.cash if balance.is_unbacked(terms, state) else 0.0
@@ -22,7 +25,12 @@ def settle_debt(bar: r.AccountBar, t: int) -> None:
 
 
 def is_account_ruined(bar: r.AccountBar, equity: float) -> bool:
-    """Return whether too little is left, or less than the smallest order of a flat account."""
+    """Return whether an account is ruined at the close of a bar: too little is left of it.
+
+    That is equity and reserve at the limit of the account, ``ruin_at`` of what was paid in; or next
+    to no equity; or, of an account that holds nothing, less than the smallest order takes.
+    ``equity`` is that at the close.
+    """
     terms = bar.terms
     state = bar.state
     wealth = equity + state.wallet.reserve
@@ -39,7 +47,10 @@ def is_account_ruined(bar: r.AccountBar, equity: float) -> bool:
 
 
 def is_too_poor(bar: r.AccountBar, wealth: float) -> bool:
-    """Return whether the wealth pays for the smallest order of no listed instrument."""
+    """Return whether the wealth is too little for the smallest order of any listed instrument.
+
+    ``wealth`` is equity and reserve: money. False where no instrument is listed.
+    """
     is_any_listed = False
     for i in range(len(bar.quotes.instruments)):
         quote = bar.quotes.instruments[i]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import account as a
 from backtest.account.money import MONEY, POSITION_ROWS, TERM_ROWS, total
+from backtest.account.records import LEAST_EQUITY, MOST_EQUITY
 from backtest.core.kernels import inlined, of_options
 from backtest.core.structs import view_numbers
 
@@ -251,8 +252,10 @@ def write_life(
         if has_no_walk:
             a.note_extremes(bar, t)
         extremes = bar.scratch.extremes
-        lives[LEAST_WEALTH, t] = min(extremes[0], wallet.equity) + wallet.reserve
-        lives[MOST_WEALTH, t] = max(extremes[1], wallet.equity) + wallet.reserve
+        least = min(extremes[LEAST_EQUITY], wallet.equity)
+        most = max(extremes[MOST_EQUITY], wallet.equity)
+        lives[LEAST_WEALTH, t] = least + wallet.reserve
+        lives[MOST_WEALTH, t] = most + wallet.reserve
         lives[DAY_OPEN, t] = wallet.day_open
     if is_quiet:
         return
