@@ -69,6 +69,11 @@ class MarginRules(NamedTuple):
 
 
 def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) -> MarginRules:
+    """Return the margin rules of a venue as plain numbers, for one instrument of an account.
+
+    ``setting`` is the leverage set at the venue, 0 for the best of each order. Multipliers are 1:
+    bars write those of their time.
+    """
     taker = find_newest(venue.fees.taker)
     close_fee = 0.0
     if venue.includes_close_fee:

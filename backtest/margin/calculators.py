@@ -140,12 +140,17 @@ def touch_distance(
 
 
 def find_touch_factor(probability: OneOrMany, degrees: OneOrMany) -> FloatArray:
-    """Return how many standard deviations away a level is that is touched with a probability."""
+    """Return how many standard deviations away a level is that is touched with a probability.
+
+    A level at distance a is touched with probability 2 Phi(-a / s), so a / s is minus the quantile
+    of half of it. A variable of Student's t is scaled to a variance of 1. Infinite for 0.
+    """
     half = 0.5 * check_each("probability", probability, SHARE, is_nan_allowed=False)
     freedom = check_each("degrees_of_freedom", degrees, DEGREES, is_nan_allowed=False)
     with np.errstate(invalid="ignore"):
         fat = sp.special.stdtrit(freedom, half) * np.sqrt((freedom - 2.0) / freedom)
     factor = np.where(np.isinf(freedom), sp.special.ndtri(half), fat)
+    # Subtracted, as the negative of a quantile of 0 would be -0.
     return np.asarray(np.where(half == 0.0, math.inf, 0.0 - factor))
 
 
@@ -153,6 +158,7 @@ DEGREES = Real(2, open_low=True, may_be_infinite=True)
 
 
 def _find_spread(sigma: OneOrMany, horizon: OneOrMany) -> FloatArray:
+    """Return the standard deviation of the log price after a horizon; raise for a bad number."""
     deviation = check_each("sigma", sigma, NOT_NEGATIVE)
     return np.asarray(deviation * np.sqrt(check_each("horizon", horizon, NOT_NEGATIVE)))
 
@@ -475,6 +481,7 @@ def _compute_margin_ratio(book: Book, threshold: float, backing: float) -> float
 
 def _compute_equity(book: Book) -> float:
     """Return the equity of a book: all it has, with collateral in full and options at marks."""
+    # The backing has collateral at its rates: that is taken out, and its full value comes in.
     counted = float(kernels.compute_collateral_value(book.packed.collateral, book.held))
     equity = float(kernels.compute_full_backing(book.packed, book.held, book.cash)) - counted
     return equity + (kernels.compute_full_value(book.held) + compute_options_value(book.options))
@@ -526,6 +533,11 @@ def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
 
 
 def tabulate_options(book: Book) -> pd.DataFrame:
+    """Return the options of a book, a row for each.
+
+    ``mark`` is money per contract; ``value`` (money) and ``delta`` (units of the underlying) are
+    those of the whole position, ``exposure`` the delta in the settlement currency.
+    """
     held = book.options
     delta = held.quantities * [compute_option_delta(held, i) for i in range(len(book.listed))]
     columns = {
@@ -574,7 +586,11 @@ def tabulate_moves(book: Book) -> pd.DataFrame:
 
 
 def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
-    """Return the moves of some prices by one ratio, down and up, that fail the book."""
+    """Return the nearest moves, down and up, of some prices by one ratio that fail the book.
+
+    Fractions of the prices: -0.1 is a fall of 10 %. NaN where no move fails it, 0 and 0 if it fails
+    now. ``moving`` names the instruments and groups of options whose prices move.
+    """
     if book.is_flat():
         return math.nan, math.nan
     if book.is_failing():
@@ -604,7 +620,11 @@ def list_squares(first: float) -> list[float]:
 def find_failing_move(
     book: Book, moving: Sequence[str], ratios: Sequence[float], tolerance: float
 ) -> float:
-    """Return the move before the first of some ratios at which a book fails; NaN if none does."""
+    """Return the move of prices at which a book first fails, a fraction; NaN if it does not.
+
+    ``ratios``, of prices to those now, lead away from 1, where the book holds. Between the first at
+    which it fails and the one before, the failure is found to a relative ``tolerance``.
+    """
 
     def compute_distance(ratio: float) -> float:
         return book.move(moving, ratio).distance()

@@ -82,9 +82,13 @@ def compute_skewed_volatility(
 def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
     """Write the value of option i in each scenario into ``scratch.table``.
 
-    It is Black-76, as ``b.scalar_price`` has it: the intrinsic value, and a time value that
-    depends on log(forward / strike) and on deviation = volatility sqrt(years) alone. A scenario
-    moves forward and volatility; what it does not move is computed once.
+    It is Black-76, as ``b.scalar_price`` has it. With F the forward, K the strike, D the discount
+    and deviation = volatility sqrt(years), a unit of the underlying is worth::
+
+        D (intrinsic value + sqrt(F K) normalized_price(-|log(F / K)|, deviation))
+
+    A scenario moves forward and volatility, by numbers whose logarithms and roots the tables have;
+    what it does not move is computed once.
     """
     shocks = rules.shocks
     table = rules.scratch.table
@@ -94,7 +98,7 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
     root = math.sqrt(options.years[i])
     distance = b.log_ratio(forward, strike)
     discount = options.sizes[i] * math.exp(-options.rates[i] * options.years[i])
-    middle = math.sqrt(forward) * math.sqrt(strike)
+    root_of_product = math.sqrt(forward) * math.sqrt(strike)
     scale = compute_shock_scale(shocks, options.years[i])
 
     for k in range(shocks.moves.shape[1]):
@@ -107,7 +111,7 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
         deviation = volatility * root
         if deviation > 0.0:
             x = -abs(distance + shocks.logs[group, k])
-            value += middle * shocks.roots[group, k] * b.normalized_price(x, deviation)
+            value += root_of_product * shocks.roots[group, k] * b.normalized_price(x, deviation)
 
         # An option that settles in coins is worth its cash over the moved forward.
         table[i, k] = discount * value
@@ -250,8 +254,9 @@ def find_unit(options: OptionPositions, g: int) -> float:
 def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: int) -> float:
     """Return the largest of three sums over the expiries of group g: two of the skew, one of moves.
 
-    The turns of the smile count by what they change, up or down; the moves of the forward by a
-    share of their loss.
+    Money. The turns of the smile count by what they change, up or down; the moves of the forward by
+    a share of their loss. Reads the values of expiries that :func:`fill_losses` has summed: now
+    (``scratch.totals``), and in the columns after the scenarios (``scratch.sums``).
     """
     scratch = rules.scratch
     shocks = rules.shocks
@@ -288,7 +293,11 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
 
 
 def compute_option_loss(pool: OptionPool) -> float:
-    """Return the worst loss of options, futures and collateral, products and charges summed."""
+    """Return the worst loss of options, futures and collateral, products and charges summed.
+
+    Money. A product counts with its loss in the scenario that is worst for it, or with the charges
+    by expiry of its groups, whichever is more. Writes ``scenarios.losses`` and the sums by expiry.
+    """
     options = pool.options
     rules = pool.rules
     tables = pool.packed.scenarios

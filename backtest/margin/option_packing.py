@@ -30,20 +30,28 @@ Names = Sequence[str]
 def number_groups(
     rule: MarginRule, labels: Names, names: Names
 ) -> tuple[tuple[str, ...], IntArray]:
-    """Return the names of groups in order, and the number of the group of each label."""
+    """Return all groups of an account with options, and for each option the number of its group.
+
+    ``labels`` are the underlyings of the options, ``names`` the instruments. An option belongs to
+    the group of its underlying. Groups of instruments come first, in the order of the rule.
+    """
     groups = rule.list_groups(names)
     group_of_name: dict[str, str] = {}
     for group, members in groups.items():
         group_of_name.update(dict.fromkeys(members, group))
 
-    # An option whose underlying is in no group is a group of its own.
-    wanted = [group_of_name.get(label, label) for label in labels]
-    order = tuple(dict.fromkeys([*groups, *wanted]))
-    return order, index_names(wanted, order)
+    # An underlying that is in no group is a group of its own.
+    group_of_option = [group_of_name.get(label, label) for label in labels]
+    all_groups = tuple(dict.fromkeys([*groups, *group_of_option]))
+    return all_groups, index_names(group_of_option, all_groups)
 
 
 def pack_options(positions: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
-    """Return options as arrays; ``values`` are unknown yet, and marks NaN where there are none."""
+    """Return options as arrays of shape (n,), an entry for each.
+
+    ``groups`` has the number of the group of each. ``values`` are NaN until the model writes them,
+    and so are marks that are not known. Marks are per unit as given, and per contract here.
+    """
     options = [position.option for position in positions]
     years = read_column(positions, "years")
     strikes = read_column(options, "strike")
@@ -144,6 +152,11 @@ def pack_shocks(rule: MarginRule, groups: Names) -> ShockTables:
 
 
 def make_scratch(options: OptionPositions, n_rows: int) -> OptionScratch:
+    """Return the room for one evaluation of some options in a number of scenarios, all 0.
+
+    After the columns of the scenarios stand those of the charges by expiry, N_AFTER. Pairing has a
+    place for each option, and one more, the last, for shares.
+    """
     n = len(options.signs)
     n_expiries = int(options.expiries.max(initial=-1)) + 1
     n_columns = n_rows + N_AFTER

@@ -883,7 +883,7 @@ def find_failure_ratio(segment: Segment, i: int) -> float:
     up = search_ratio(segment, i, first_end=2.0)
     move_holdings(segment.held, segment.start, segment.end, 0.0)
 
-    # A NaN of the other side compares as false.
+    # Down where it is nearer. NaN is none: where ``down`` is NaN, the comparison is false.
     if math.isnan(up) or 1.0 - down < up - 1.0:
         return down
     return up

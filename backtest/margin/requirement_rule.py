@@ -101,7 +101,11 @@ class MarginRule(core.Value, kw_only=True):
         width: int = 1,
         underlyings: Names = (),
     ) -> PortfolioRules:
-        """Return the rule for some instruments and their brackets as arrays."""
+        """Return the rule as arrays of the kernels, for some instruments and their brackets.
+
+        ``rules`` has the brackets by instrument, which are padded to at least ``width``;
+        ``underlyings`` are those of options. Raises ParameterError for names that do not fit.
+        """
         names = list(rules)
         resolved = self.resolve(names, underlyings)
         if resolved is not self:
@@ -297,6 +301,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
     def without(self, gone: Collection[str]) -> ScenarioMargin:
         """Return the rule without some instruments, and without groups that have no others."""
         groups = drop_names(self.groups, gone)
+        # What the rule may name no more: the instruments, and the groups that had no others.
         lost = {*gone, *(self.groups or ())} - {*groups}
         all_moves = dict[str, Any](self.moves)
         moves = {group: rows for group, rows in all_moves.items() if group not in lost}
@@ -486,7 +491,11 @@ class Requirement(core.Declaration):
 def ask_rule(
     rule: RequirementRule, names: Names, rules: PortfolioRules, held: Holdings, is_initial: bool
 ) -> float:
-    """Return what a user's rule requires of the positions of a pool; raise what it does wrong."""
+    """Return what a user's rule requires of the positions of a pool: money.
+
+    It is asked with quantities of the cross positions, and prices of the instruments, by name.
+    Raises ParameterError where it raises, or answers something else than a number of at least 0.
+    """
     brackets = rules.brackets
     positions = {}
     prices = {}

@@ -43,6 +43,7 @@ def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:
 
 
 def index_names(wanted: Sequence[object], order: Sequence[object]) -> IntArray:
+    """Return the place in ``order`` of each name that is wanted."""
     places = {name: k for k, name in enumerate(order)}
     return np.array([places[name] for name in wanted], dtype=np.int64)
 

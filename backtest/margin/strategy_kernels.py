@@ -36,7 +36,11 @@ FAR = 1e4
 
 
 def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
-    """Return what a unit of short i needs under a long, or under shares; infinite if uncovered."""
+    """Return what a unit of short option i needs under long j: money, infinite if j is no cover.
+
+    Without the value of the short. Under an option that is the difference of the strikes, where it
+    is a loss; under shares nothing, or what the short is in the money.
+    """
     # Shares stand behind the last option.
     if j == len(options.signs):
         if rates.covered_itm > 0.0:
@@ -168,9 +172,11 @@ def shorten_ways_from(pool: OptionPool, i: int) -> bool:
 
 
 def pair_shorts(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
-    """Cover shorts by longs and shares at least cost, along shortest augmenting paths.
+    """Cover shorts of group g by longs and shares at least cost, along shortest augmenting paths.
 
-    Writes ``matches``, and the rows LEFT and SPARE.
+    ``sign`` is 1 for calls, -1 for puts; ``bonus`` is money that covering a unit saves besides. In
+    each round the path that saves most carries as many units as it can, until none saves anything.
+    Writes ``matches``, and the rows LEFT and SPARE, which must have all units before; reads NAKED.
     """
     n = len(pool.options.signs)
     # Each path empties a short, a long or a match: these are more rounds than it ever needs.
@@ -244,7 +250,10 @@ def move_units(pool: OptionPool, last: int, units: float) -> None:
 
 
 def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float) -> float:
-    """Return what the pairs whose shorts have expiry e pay at a price."""
+    """Return what the pairs whose shorts have expiry e lose at a price: money, negative for a gain.
+
+    A pair pays the payoff of its short, and is paid that of its long, for each unit.
+    """
     matches = rules.scratch.matches
     n = len(options.signs)
     loss = 0.0
@@ -412,9 +421,10 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
 
 
 def find_bonus(options: OptionPositions, g: int) -> float:
-    """Return what covering a unit of a short in group g saves besides, so that all are covered.
+    """Return a saving for each unit covered in group g, so large that whatever can be is covered.
 
-    No other pair outweighs it. All options of a group have the same price of the underlying.
+    Money: FAR prices of the underlying, which no cover costs. All options of a group have the same
+    price of the underlying. 0 without options.
     """
     bonus = 0.0
     for i in range(len(options.signs)):
