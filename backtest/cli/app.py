@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, Never
 
@@ -77,8 +78,12 @@ class CommandGroup(typer.core.TyperGroup):
             raise typer.Exit(printing.INTERRUPTED) from error
 
 
+@cache
 def build_command(name: str) -> Any:
-    """Return a command of typer with its subcommands; its module is loaded for it."""
+    """Return a command of typer with its subcommands; its module is loaded for it.
+
+    It is built once in a process, as it keeps what parses its flags.
+    """
     import_module(f"backtest.cli.{SCREEN[name].module}")
     group = typer.Typer(
         name=name,
