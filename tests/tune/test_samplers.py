@@ -30,7 +30,8 @@ MIXED = space(
 )
 
 
-def search(name, where, judge, *, trials=None, seed=0):
+def search(name, where, judge, *, trials=None, seed=0, enough=np.inf):
+    """Return what was asked, its scores and its violations; a score over ``enough`` ends it."""
     sampler = make_sampler(name, where, seed=seed, trials=trials)
     left = trials or 10**6
     parts = []
@@ -44,6 +45,8 @@ def search(name, where, judge, *, trials=None, seed=0):
         assert ((cube >= 0.0) & (cube <= 1.0)).all()
 
         parts.append((cube, *judge(cube)))
+        if parts[-1][1].max() > enough:
+            break
         left -= len(cube)
         if left > 0:
             sampler.tell(*parts[-1])
@@ -116,12 +119,13 @@ def two_hills(cube):
 def test_the_higher_of_two_hills_is_found_by_nearly_every_seed():
     """Without restarts every other seed stays on the broad hill, 4.8 % short."""
     where = space(*map(number, "xyz"))
+    found = 1.05 * 0.995
     highest = []
     for seed in range(6):
-        _, scores, _ = search("auto", where, two_hills, trials=40_000, seed=seed)
+        _, scores, _ = search("auto", where, two_hills, trials=40_000, seed=seed, enough=found)
         highest.append(scores.max())
 
-    assert sum(height > 1.05 * 0.995 for height in highest) >= 5
+    assert sum(height > found for height in highest) >= 5
 
 
 @pytest.mark.slow
