@@ -598,7 +598,12 @@ def list_steps(code: types.CodeType) -> tuple[dis.Instruction, ...]:
 
 
 def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
-    """Return whether a step loads a function that is called without keywords."""
+    """Return whether a step loads a function that is called without keywords.
+
+    Python marks the load of a name that is called right after: it pushes a NULL with it, where a
+    method would have its object. Instructions of calls by keyword have names of their own; where
+    the code has any, it is not asked which call they are of.
+    """
     by_keywords = {"KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX"}
     names = {other.opname for other in steps}
     if names & by_keywords:

@@ -416,7 +416,11 @@ class WholeLibrary(OwnLibrary):
 
 
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
-    """Link libraries, and all that they need, into a module; return them, each once."""
+    """Link libraries, and all that they need, into a module; return them, each once.
+
+    A LinkedLibrary brings its own code alone, so what it calls is linked too. A library of numba's
+    own has linked what it calls already.
+    """
     linked: dict[int, Any] = {}
     waiting = libraries[::-1]
     while waiting:
@@ -425,7 +429,7 @@ def link_all(module: Any, libraries: list[Any]) -> list[Any]:
             linked[id(library)] = library
             waiting += list_needed(library)[::-1]
 
-    # LLVM links of shared code only what is called already: what calls others comes first
+    # LLVM links of shared code only what is called already: what calls others comes first.
     for library in sorted(linked.values(), key=lambda library: not list_needed(library)):
         if isinstance(library, LinkedLibrary):
             code = library._final_module

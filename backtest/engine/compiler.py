@@ -109,7 +109,11 @@ def compile_scalar_rules() -> dict[int, Any]:
 
 
 def list_replacements() -> dict[int, Any]:
-    """Return compiled functions of another text than the plain ones, by identity of the plain."""
+    """Return compiled functions of another text than the plain ones, by ``id`` of the plain.
+
+    A plain floor asks first whether its number is finite, and a plain choice whether it is of
+    arrays. Compiled code needs neither: it has floats alone, and floors an infinity to itself.
+    """
     return {
         id(a.orders.floor): _compile.jit(lambda size: np.floor(size), forceinline=True),  # noqa: PLW0108 - numba compiles it
         id(brackets.choose): _compile.jit(
@@ -209,11 +213,19 @@ def write_pick(pick_rules: Any) -> Callable[..., Any]:
     return pick
 
 
-ARRAYS = ((0, None), (1, None), (2, 3), (4, 5), (6, 7), (8, None), (9, None))
-"""Places of the arrays among the arguments of a formula, each with that of its first number.
+ARRAYS = (
+    (0, None),  # shown
+    (1, None),  # bar
+    (2, 3),  # params, and params_at[i]
+    (4, 5),  # columns, and columns_at[i]
+    (6, 7),  # memory, and memory_at[i]
+    (8, None),  # margin
+    (9, None),  # levels
+)
+"""The arrays among the arguments of the call in :func:`make_ask`, which follow the address.
 
-Those of the call in :func:`make_ask`: ``shown`` and ``bar`` are 0 and 1; ``params`` is 2, and the
-policy's part of it begins at argument 3, ``params_at[i]``; and so on.
+Each is a pair: the place of the array, and the place of the number that says at which of its
+numbers the part of the policy begins; None if it begins with the array.
 """
 
 FLOORS = LEVELS.index("floors")

@@ -410,6 +410,9 @@ def find_formula(
 
 
 def find_wanted_back(policy: Policy, columns: tuple[str, ...]) -> int:
-    """Return how much of the account a policy in plain Python reads; errors show a part."""
+    """Return how much of the account a policy in plain Python reads, at least PART.
+
+    The error of such a policy shows the account, so it must be there also where no rule reads it.
+    """
     rules = list_rules(policy, columns)
     return max(PART, *map(find_wanted, rules))

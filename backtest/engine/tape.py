@@ -76,13 +76,16 @@ class RunTape(NamedTuple):
 
 
 def write(column: FloatArray, value: float, row: int) -> None:
-    """Write what is not 0: new memory that stays untouched costs nothing."""
+    """Write a value that is not 0 into a row of a column, which is 0 before.
+
+    New memory is 0, and costs nothing as long as it stays untouched.
+    """
     if value != 0.0:
         column[row] = value
 
 
 def write_of(column: FloatArray, value: float, row: int, i: int) -> None:
-    """Write what is not 0 into column i."""
+    """Write a value that is not 0 into a row of column i, as :func:`write` does."""
     if value != 0.0:
         column[row, i] = value
 
@@ -243,7 +246,9 @@ def write_life(
     """Write wealth at the close, ruin, liquidations and calls into the outcomes of paths.
 
     If there are rows for them, also the day's base, and the least and the most wealth on the way of
-    prices to the close.
+    prices to the close. The walk of prices through a bar notes these two in the scratch; a bar that
+    ``has_no_walk`` has them noted here. Events of a bar that ``is_quiet`` are 0, as the rows were
+    made.
     """
     wallet = bar.state.wallet
     lives[WEALTH, t] = wallet.equity + wallet.reserve

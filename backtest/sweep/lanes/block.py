@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest import _compile, engine
 from backtest._compile.arguments import flatten
+from backtest._compile.bytecode import ACCOUNT
 from backtest.account import Terms, find_line, pick_margin, records
 from backtest.account import money as m
 from backtest.account.money import WALLET
@@ -17,7 +18,7 @@ from backtest.account.records import WINDOW, TradedDays
 from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK, view_leaf
 from backtest.engine.loop import ADDRESS, DONE
-from backtest.engine.shown import N_SHOWN
+from backtest.engine.shown import N_SHOWN, sees_longer_bars
 from backtest.margin import compute_best_leverage, compute_value
 from backtest.policies import (
     Combinator,
@@ -100,17 +101,24 @@ def has_lane_positions(terms: Terms) -> bool:
 
 
 def has_lane_market(setup: engine.Setup) -> bool:
-    """Return whether margins and costs stay the same at all times, and nothing else is held."""
+    """Return whether multipliers and costs stay the same at all times, without collateral."""
     feed = setup.inputs.feed
-    if len(feed.multiplier) != 1 or len(feed.initial) != 1 or len(feed.costs) != 1:
-        return False
-    return len(setup.account.collateral) == 0
+    # An array by bar has one row if it never changes.
+    is_constant = len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
+    has_collateral = len(setup.account.collateral) > 0
+    return is_constant and not has_collateral
 
 
 def has_lane_policies(setup: engine.Setup, deciders: engine.Deciders) -> bool:
-    """Return whether lanes can ask all policies: at the same bars, of what lanes have to show."""
-    if len(deciders.rows) != 1 or np.any(deciders.asks[-1:]) or np.any(deciders.sets_margin):
+    """Return whether lanes can ask all policies: at every close, of what lanes have to show.
+
+    Lanes have no longer bars, no overlay, and no venue leverage that is decided.
+    """
+    has_overlay = deciders.asks[-1] != 0  # the policy after those of the instruments
+    if sees_longer_bars(deciders) or has_overlay or np.any(deciders.sets_margin):
         return False
+
+    # Of the account a policy may read only the fields that lanes show.
     read: set[str] = set()
     for observed in setup.observed:
         read |= find_read(observed.policy, tuple(observed.columns))
@@ -118,10 +126,14 @@ def has_lane_policies(setup: engine.Setup, deciders: engine.Deciders) -> bool:
 
 
 def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
-    """Return all that the lanes of a block share of the terms and the feed."""
+    """Return all that the lanes of a block share of the terms and the feed, to be compared.
+
+    What each lane has for itself is replaced by 0: numbers and rules of its instruments, among them
+    the taker fees beside the margin tables.
+    """
     inputs = setup.inputs
     feed = inputs.feed
-    brackets = inputs.terms.rules.brackets._replace(takers=0)  # lanes read their own
+    brackets = inputs.terms.rules.brackets._replace(takers=0)
     rules = inputs.terms.rules._replace(brackets=brackets)
     terms = inputs.terms._replace(instruments=0, numbers=0, rules=rules)
     return (
@@ -170,8 +182,8 @@ def find_kind(terms: Terms, i: int) -> int:
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
     """Return the fields of the account that a policy reads, and those that it combines."""
     if not isinstance(policy, Combinator):
-        return find_fields(formula_for(policy, columns), 2)
-    fields = find_fields(policy.written.combine, 2)
+        return find_fields(formula_for(policy, columns), ACCOUNT)
+    fields = find_fields(policy.written.combine, ACCOUNT)
     for part, combined in zip(policy.parts, policy.policies, strict=True):
         fields |= find_read(combined, part.find_own(columns))
     return fields

@@ -42,15 +42,20 @@ GROWTH = 1.1
 
 
 def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    """Value all lanes at the closes of the bar, and count falls, leverage and margins of them."""
+    """Value all lanes at the closes of the bar, and count falls, leverage and margins of them.
+
+    Writes equity, unit value and peak into the wallets, and what a tally counts into its rows. All
+    orders and payments of the bar must be done. Lanes that pass the bar alone are valued too: they
+    are written over when they are put back.
+    """
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
     # One position has code of its own, for each margin mode: the flag is a constant in it.
     if n > 1:
         has_fallen = close_several(lanes, is_isolated, n)
     elif is_isolated:
-        has_fallen = close_one(lanes, True)
+        has_fallen = close_one(lanes, is_isolated=True)
     else:
-        has_fallen = close_one(lanes, False)
+        has_fallen = close_one(lanes, is_isolated=False)
 
     if has_fallen:
         follow_lows(lanes)
@@ -189,8 +194,9 @@ def count_close(account: FloatArray, equity: float, lane: int) -> bool:
 def count_exposure(terms: Terms, lanes: Lanes, n: int) -> None:
     """Count leverage, initial margin and the peak of the margin needed at the closes of the bar.
 
-    Positions are summed first, then counted lane by lane. Margin rates are bounds, so a lane whose
-    share of margin needed may be a new peak is measured exactly at last (:func:`raise_peaks`).
+    Positions are summed first, into rows of the account, then counted lane by lane. The equity must
+    be that of this close. Margin rates are bounds, so a lane whose share of margin needed may be a
+    new peak is measured exactly at last (:func:`raise_peaks`).
     """
     account = lanes.account
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
@@ -207,6 +213,7 @@ def count_exposure(terms: Terms, lanes: Lanes, n: int) -> None:
     if is_first:
         write_no_exposure(lanes)
 
+    # A pool is backed by the equity; of isolated positions the worst one counts, by its backing.
     peaks = 0
     for lane in range(LANES):
         backing = account[cell(WALLET.equity, lane)]
@@ -375,7 +382,7 @@ def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
             account[cell(TALLY.peak_backing, lane)],
             needed,
             backing,
-            account[cell(WORK.gross, lane)] > 0.0,
+            is_held=account[cell(WORK.gross, lane)] > 0.0,
         )
         account[cell(TALLY.peak_needed, lane)] = peak_needed
         account[cell(TALLY.peak_backing, lane)] = peak_backing
@@ -402,7 +409,7 @@ def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float
 
         needed_of_all += needed
         needed_of_worst, backing_of_worst = raise_ratio(
-            needed_of_worst, backing_of_worst, needed, backing, True
+            needed_of_worst, backing_of_worst, needed, backing, is_held=True
         )
 
     if brackets.are_isolated[0]:
@@ -438,7 +445,9 @@ def end_samples(lanes: Lanes, free: float) -> None:
 def keep_units(lanes: Lanes) -> None:
     """Write the unit values of all lanes at the end of a sample, and bound quantities anew.
 
-    The bound of an instrument is the largest quantity that any lane holds, and GROWTH more.
+    The bound of an instrument is the largest quantity that any lane holds, times GROWTH: without
+    this it would only rise. Margin rates are bounds for quantities up to it, so they are marked as
+    not written. Lanes that passed the bar alone must be back.
     """
     k = lanes.cursor[CURSOR.sample]
     if k < len(lanes.units):

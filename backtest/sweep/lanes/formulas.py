@@ -266,8 +266,19 @@ def list_arguments_of_run(given: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-ARRAYS = ((0, 1), (2, 3), (4, None), (5, 6), (7, None), (8, None))
-"""Places of the arrays among the arguments of a formula, each with that of its first number."""
+ARRAYS = (
+    (0, 1),  # the position: the target of instrument i
+    (2, 3),  # params
+    (4, None),  # seen
+    (5, 6),  # memory
+    (7, None),  # shown
+    (8, None),  # bar_numbers
+)
+"""The arrays among the arguments of a call in :func:`make_ask`, which follow the address.
+
+Each is a pair: the place of the array, and the place of the number that says at which of its
+numbers the part of the policy begins; None if it begins with the array.
+"""
 
 
 def make_ask() -> Any:
@@ -283,6 +294,10 @@ def make_ask() -> Any:
     call_formula = _compile.make_call("q", ARRAYS, n_numbers=2)
 
     def read_columns(policies: Any, i: int, local: int) -> None:
+        """Write row ``local`` of the columns of policy i, by lane, into ``policies.seen``.
+
+        Columns lie end to end in memory, each ``lengths[i]`` bars long.
+        """
         # Lanes that share their columns have those of the first lane.
         n_lanes = LANES if policies.has_own_columns else 1
         for k in range(policies.n_columns[i]):
@@ -294,6 +309,11 @@ def make_ask() -> Any:
     read_bar = _compile.jit(read_columns, forceinline=True)
 
     def ask_address(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
+        """Write the leverages that policy i decides; return whether none is negative.
+
+        What lanes show of accounts and bar must be written before. The target is row ``leverage``
+        of the position, which ``muted`` follows: rows 0 and 1 of what the formula is given.
+        """
         read_bar(policies, i, local)
         answer: int = call_formula(
             policies.addresses[i],

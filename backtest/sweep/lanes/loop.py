@@ -29,6 +29,7 @@ from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.engine import Deciders, RunTape
 from backtest.engine.loop import DAY_NS, DONE, NEGATIVE
+from backtest.engine.shown import CLOSE, FUNDING, HIGH, LOW, MARK_CLOSE, OPEN, VOLUME
 from backtest.policies import AccountView
 from backtest.results import Clock, grow_free
 from backtest.sweep.lanes import quiet
@@ -426,9 +427,12 @@ def find_muted(lanes: Lanes, i: int, lane: int) -> float:
 
 
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
-    """Write the leverages and signals of all lanes at the close; return whether all are sound.
+    """Write the leverages and signals of all lanes at close t; return whether all are sound.
 
-    A leverage under 0 is not sound. An instrument that cannot be traded has none, NaN.
+    A leverage under 0 is not sound. An instrument that cannot be traded has none, NaN. The close
+    must be counted, and lanes that passed the bar alone must be back: policies see the account
+    after it. What they see of it is written first, for all, and then for each policy as it is
+    asked.
     """
     is_sound = True
     if policies.wants_account:
@@ -438,7 +442,7 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
         lanes.signal[i] = at_column(feed.signal, t, i)
         lanes.is_pending[i] = at_column(policies.tradable, t, i)
         local = t - policies.firsts[i]
-        # Up to this bar the columns of some lanes are not known.
+        # Up to ``latest`` the columns of some lanes are not known yet; at it the last one begins.
         if 0 <= local <= policies.latest[i]:
             hold_back(policies, lanes, i, local)
 
@@ -457,7 +461,10 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
 
 
 def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
-    """Let lanes whose columns are not known yet decide nothing: their leverage will be NaN."""
+    """Mute the lanes whose columns are not known yet at bar ``local``, and unmute the others.
+
+    Writes the row ``muted``: NaN makes the leverage of a lane NaN, whatever its formula decides.
+    """
     for lane in range(LANES):
         is_known = local >= policies.known[cell(i, lane)]
         muted = select(is_known, find_muted(lanes, i, lane), math.nan)
@@ -465,7 +472,11 @@ def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
 
 
 def keep_memory(policies: LanePolicies, i: int, local: int) -> None:
-    """Write the first memory again where a policy was not asked, and its formula ran anyway."""
+    """Take back what the formula wrote into the memory of lanes whose columns are not known yet.
+
+    A formula runs in all lanes at once. A run does not ask its policy before its columns are known,
+    so its memory is the first one until then: that of ``begun``.
+    """
     for row in range(policies.memory_at[i], policies.memory_at[i + 1]):
         for lane in range(LANES):
             if local < policies.known[cell(i, lane)]:
@@ -484,19 +495,27 @@ NAMES = (
 
 
 def show_bar(feed: MarketFeed, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
-    """Write the prices and the last funding rate of bar t that the policy of instrument i sees."""
+    """Write bar t, as the policy of instrument i sees it, into ``policies.bar``.
+
+    All lanes see the same prices and funding, so there is one row for them. It is written over for
+    the next instrument, so the policy is asked right after.
+    """
     bar = policies.bar
-    bar[0] = feed.open[t, i]
-    bar[1] = feed.high[t, i]
-    bar[2] = feed.low[t, i]
-    bar[3] = feed.close[t, i]
-    bar[4] = feed.mark_close[t, i]
-    bar[5] = feed.volume[t, i]
-    bar[6] = lanes.last_funding[i]
+    bar[OPEN] = feed.open[t, i]
+    bar[HIGH] = feed.high[t, i]
+    bar[LOW] = feed.low[t, i]
+    bar[CLOSE] = feed.close[t, i]
+    bar[MARK_CLOSE] = feed.mark_close[t, i]
+    bar[VOLUME] = feed.volume[t, i]
+    bar[FUNDING] = lanes.last_funding[i]
 
 
 def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
-    """Write what the policies of each lane see of its account at a time, ns."""
+    """Write what the policies of each lane see of its account, by lane, into ``policies.shown``.
+
+    ``time`` is the open of the bar, ns; the days count to its close. The peak is that of the unit
+    value, which deposits do not move, in units of today's equity.
+    """
     account = lanes.account
     shown = policies.shown
     days = (time + policies.interval - policies.start) / DAY_NS

@@ -58,16 +58,19 @@ ROUNDING = 1e-9
 
 
 def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
-    """Write what holds in a chunk of bars: multipliers, the largest notional, and costs.
+    """Write what holds in a chunk of bars, before its first bar.
 
-    Margins do not change within a chunk; the largest notional is what the margin table allows at
-    any equity.
+    Into the terms go the multipliers of margin, which never change for lanes. Into the prices goes
+    the largest notional that the margin table allows at any equity, and into the position of each
+    lane what its orders cost. Margin tables and fees may differ from those of the last chunk: so
+    stops and bounds of margin rates, which follow from them, are marked as not written.
     """
     prices = lanes.prices
     brackets = terms.rules.brackets
     for i in range(len(lanes.signal)):
         brackets.multipliers[i] = feed.multiplier[0, i]
         brackets.initial_multipliers[i] = feed.initial[0, i]
+        # With an equity without end, only the table is a limit.
         prices[PRICE.largest_notional, i] = compute_largest_notional(
             pick_margin(terms, i),
             equity=math.inf,
@@ -84,7 +87,10 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
 
 
 def write_costs(lanes: Lanes, i: int) -> None:
-    """Write for all lanes a bound of what a unit of notional costs, without impact."""
+    """Write for all lanes a bound of what a unit of notional costs to trade, without impact.
+
+    The row ``cost`` holds for the chunk: fees and slippage are the same in all of its bars.
+    """
     kind = make_simple(is_isolated=False)
     for lane in range(LANES):
         rules = read_rules(lanes.numbers, kind, NO_TABLE, i, lane)
@@ -134,7 +140,12 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: 
 
 
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Write the prices of bar t, and the bounds that hold in it."""
+    """Write the prices of bar t into ``lanes.prices``, and the bounds that hold in it.
+
+    The table must have the bar (:func:`write_table`), and the chunk must be begun. Prices of an
+    instrument that is not listed stay as they were: who reads them asks ``is_listed`` first. No
+    funding is due yet; what is due inside the bar is added as the open is paid.
+    """
     prices = lanes.prices
     table = lanes.table
     has_bounds = lanes.cursor[CURSOR.has_bounds] == 1
@@ -210,7 +221,8 @@ def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
     """Write bounds of the margin rates that hold for the notionals of all lanes.
 
     They are the largest rates of the brackets up to the largest notional, and hold up to the row
-    ``rates_hold_to``: there the next bracket begins.
+    ``rates_hold_to``: there the next bracket begins. ``SLACK`` moves each number by more than
+    rounding to the side that sends a lane alone: rates up, and the notional that they hold to down.
     """
     prices = lanes.prices
     largest_notional = lanes.largest_quantity[i] * prices[PRICE.largest_value, i] * SLACK
@@ -244,7 +256,8 @@ def bound_maintenance(terms: Terms, largest_notional: float, i: int) -> tuple[fl
 def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
     """Return the largest initial margin rate up to a notional, and the notional it holds up to.
 
-    A venue leverage that is set holds for all notionals.
+    The rate is 1 / leverage, times the multiplier. A venue leverage that is set holds for all
+    notionals. Else bracket k is tried where the notional exceeds the cap of the one before.
     """
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[i]
@@ -266,7 +279,10 @@ def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float,
 
 
 def begin_payments(lanes: Lanes, n: int) -> None:
-    """Keep cash and margins from before the payments of a bar, and empty their sums."""
+    """Keep cash and margins from before the payments of a bar, and empty the sums of these.
+
+    A lane that passes the bar alone begins with what is kept here (:func:`.rows.keep_lane`).
+    """
     account = lanes.account
     position = lanes.position
     for lane in range(LANES):
@@ -287,7 +303,9 @@ def begin_payments(lanes: Lanes, n: int) -> None:
 def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
     """Pay the settlements of bar t: those at the open with ``is_open`` 1, those inside it with 0.
 
-    At the open, those that come inside the bar are added to the bounds of losses.
+    Called twice in a bar, before and after the orders fill. At the open, those that come inside the
+    bar are added to the bounds of losses. The cursor ``settlement`` stays at the first of the bar:
+    lanes that pass it alone pay from there, and :func:`.loop.end_bar` moves it on.
     """
     k = lanes.cursor[CURSOR.settlement]
     while k < len(feed.funding_bar) and feed.funding_bar[k] == t:
@@ -337,9 +355,11 @@ def pay_funding(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: i
 
 
 def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Charge interest since the last open on the balance of all lanes (step 3 of a bar).
+    """Charge interest since the last open on the balance of all lanes (step 3 of a bar): money.
 
-    On cash without the profit of positions, and on posted margins.
+    On cash without the profit of positions, and on posted margins. A balance over 0 earns the rate
+    of cash, one under 0 pays that of loans. Writes the cash and, for the tally, ``charged``: paid
+    is positive.
     """
     account = lanes.account
     position = lanes.position
@@ -486,7 +506,10 @@ def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[f
 
 
 def find_spent(lanes: Lanes) -> int:
-    """Return as bits the lanes that may lose as much as they can spare."""
+    """Return as bits the lanes that have nothing to spare, by the row ``spare``: bit k is lane k.
+
+    It is written by a look or a plan. The comparison is negated, so that a NaN counts too.
+    """
     alone = 0
     for lane in range(LANES):
         alone |= (not lanes.account[cell(WORK.spare, lane)] > 0.0) << lane
@@ -550,7 +573,11 @@ def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
 
 
 def add_worth(lanes: Lanes, i: int) -> None:
-    """Add what a cross position is worth and may lose in the bar to the sums of all lanes."""
+    """Add what a cross position is worth and may lose in the bar to the sums of all lanes.
+
+    The sums are the rows ``worth``, which began with the cash, and ``loss``. A cross position paid
+    for its contracts with the cash, so it is worth their value.
+    """
     account = lanes.account
     value = lanes.prices[PRICE.open, i]
     loss_of_one = lanes.prices[PRICE.loss_bound, i]

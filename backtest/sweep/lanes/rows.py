@@ -548,7 +548,11 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
 
 
 def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: int) -> None:
-    """Write the position of a run in instrument i after bar t into a lane."""
+    """Write the position of a run in instrument i after bar t into a lane.
+
+    Bounds that all lanes share may not hold for it any more: where its quantity exceeds the largest
+    one, that is raised, and the bounds of margin rates are marked as not written.
+    """
     position = state.positions[i]
     held = lanes.position
     held[spot(i, HELD.quantity, lane)] = position.quantity

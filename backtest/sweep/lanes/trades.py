@@ -212,12 +212,12 @@ def plan_only(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
     Return the three answers of :func:`plan_once`. Alone, a position needs no sums.
     """
     if kind == PLAIN:
-        return plan(lanes, make_cross(has_rounding=False, is_only=True), table, True, 0)
+        return plan(lanes, make_cross(has_rounding=False, is_only=True), table, is_first=True, i=0)
     if kind == LOTS:
-        return plan(lanes, make_cross(has_rounding=True, is_only=True), table, True, 0)
+        return plan(lanes, make_cross(has_rounding=True, is_only=True), table, is_first=True, i=0)
     if kind == ISOLATED:
-        return plan(lanes, make_isolated(is_inverse=False, is_only=True), table, True, 0)
-    return plan(lanes, make_isolated(is_inverse=True, is_only=True), table, True, 0)
+        return plan(lanes, make_isolated(is_inverse=False, is_only=True), table, is_first=True, i=0)
+    return plan(lanes, make_isolated(is_inverse=True, is_only=True), table, is_first=True, i=0)
 
 
 @inlined
@@ -614,8 +614,9 @@ def may_fail_alone(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
 def raise_most(lanes: Lanes, i: int) -> bool:
     """Raise the bound of quantities of instrument i to what lanes want; return whether it rose.
 
-    By GROWTH more than needed, so that it is not raised at each bar. An infinite notional is left
-    out: its lane passes the bar alone.
+    Called after a plan in which a lane wants more, which the row ``notional_after`` has in the
+    groups that were planned. The bound becomes GROWTH times as large as needed, so that it is not
+    raised at each bar. An infinite notional is left out: its lane passes the bar alone.
     """
     largest = 0.0
     groups = lanes.cursor[CURSOR.groups]
@@ -644,7 +645,11 @@ def trade_lane(
 
 @inlined
 def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> float:
-    """Return a bound of what an order costs per unit of notional: worsening and fee."""
+    """Return a bound of what an order costs per unit of notional: worsening and fee.
+
+    Worsening is how far slippage and impact move the price against the order, as a fraction. The
+    impact is that of the whole target, though lots and limits may leave less of the order.
+    """
     worsening = rules.slippage
     if rules.has_impact:
         # An infinite target passes the bar alone, whatever its order costs here.
@@ -1028,7 +1033,11 @@ def pick(is_there: bool, stop: float, other: float) -> float:
 
 
 def follow_bests(lanes: Lanes, n: int) -> None:
-    """Advance the best contract value of trailing stops in all lanes."""
+    """Advance the best contract value of trailing stops in all lanes by the prices of the bar.
+
+    Called after the orders have filled: the row ``best`` of a new position is its entry then. The
+    extremes of the bar must be written (:func:`.quiet.write_extra_prices`).
+    """
     position = lanes.position
     for i in range(n):
         if not is_listed(lanes, i):
