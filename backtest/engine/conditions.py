@@ -224,7 +224,6 @@ def fits_apart(conditions: Conditions) -> bool:
 
 
 @keep("setting")
-@keep("setting")
 def setting(conditions: Conditions) -> tuple[Markets, dict[str, Venue], Account]:
     """Return the markets, the venue of each, and the account, checked together once."""
     markets = as_markets(end_expired(conditions.market, conditions.venue))

@@ -28,7 +28,7 @@ from backtest.engine.compiler import compile_loop, hash_rules
 from backtest.engine.formulas import bind_compiled
 from backtest.engine.held_closes import fill_closes
 from backtest.engine.inputs import AccountInputs, pack_terms
-from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE
+from backtest.engine.loop import DONE, FULL, NEGATIVE
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.shown import Deciders
 from backtest.engine.tape import N_LIVES, Lanes, RunTape, has_way
@@ -275,31 +275,43 @@ def copy_arrays(record: Any) -> Any:
     return type(record)._make(copies)
 
 
+NO_RATES = b""
+"""The bytes of fee rates that are not written yet: those of no rates."""
+
+
 class TermsInTime:
-    """The terms of an account bar by bar: margin tables by date, fees by what it traded."""
+    """The terms of an account bar by bar: margin tables by date, fees by what it traded.
+
+    ``terms`` are those of the bar that :meth:`at` was asked of last, ``packed`` the same for the
+    loop: for compiled code, or as they are in plain Python (``pack`` is None).
+    """
 
     def __init__(self, inputs: AccountInputs, first: int, pack: Pack | None) -> None:
+        """Begin with the tables that hold before bar ``first``; :meth:`at` must come next."""
         self.inputs = inputs
         self.pack = pack
         self.terms = read_tables(inputs, first)
-        self.packed: a.Terms | None = None
-        self.charged = b""
+        self.packed: a.Terms | None = None  # to be packed again, where terms have changed
+        self.charged = NO_RATES
 
     def at(self, t: int, stop: int, traded: a.TradedDays | None) -> tuple[int, Any]:
         """Write the terms that hold at bar t; return the bar at which they may change next.
 
         Margin tables change at dates, and fees by tiers at the first bar of a day. The bar is at
         most ``stop``. Also returns what was traded by day, with the day of bar t begun. Terms are
-        packed for compiled code only where they have changed.
+        packed for compiled code only where they have changed. Must be called at each bar that it
+        returns: a table is written at its own bar, and at no other.
         """
+        # Tables by date. A new table has the fees of its date, so those by tiers are written anew.
         for bar, i, table in self.inputs.changes:
             if bar > t:
                 stop = min(stop, bar)
             elif bar == t:
                 self.terms = feeds.write_table(self.terms, i, table)
                 self.packed = None
-                self.charged = b""
+                self.charged = NO_RATES
 
+        # Fees by tiers: those of what was traded in the days before.
         fees = self.inputs.fees
         if fees is not None:
             traded, next_day = feeds.start_day(fees.day, traded, t)
@@ -331,6 +343,13 @@ class Counts(NamedTuple):
     tally: Tally
     traded: a.TradedDays | None
     cuts: core.FloatArray = NO_CUTS
+
+
+class SavedBar(NamedTuple):
+    """An account as it was before some bars: its arrays, and the legs of its option orders."""
+
+    arrays: list[Any]
+    legs: list[Any]
 
 
 class Drive:
@@ -395,44 +414,52 @@ class Drive:
         the error of that bar is raised.
         """
         t = self.t
-        inputs = self.inputs
-        trader = inputs.trader
         tally = self.counts.tally
         stop, traded = self.terms.at(t, stop, self.counts.traded)
-        saved = [array.copy() for array in self.arrays]
         traded_before = tally.money.traded
-        legs = [] if trader is None else [leg.copy() for leg in trader.listed.legs]
+        saved = self.save()
 
         reached, why = self.call(self.part.bound, t, stop)
         if why != DONE:
-            equity = self.state.wallet.equity
-            ledger = self.ledger.copy()
-            for array, before in zip(self.arrays, saved, strict=True):
-                array[...] = before
-            self.tape.log.written[0] = 0
-            if trader is not None:
-                trader.put_back(legs)
+            equity_at_fault = float(self.state.wallet.equity)
+            ledger_at_fault = self.ledger.copy()
+            self.put_back(saved)
 
-        if why == FULL:
-            self.tape = self.tape._replace(log=new_event_log(2 * len(self.tape.log.entries)))
-            return
-        if why in (BROKEN, NEGATIVE):
-            # Once more, to the bar before: the error tells of the bar at fault.
+            # The next call takes the same bars, with a log that is twice as large.
+            if why == FULL:
+                n_entries = len(self.tape.log.entries)
+                self.tape = self.tape._replace(log=new_event_log(2 * n_entries))
+                return
             self.call(self.part.bound, t, reached)
-            if why == BROKEN:
-                change = float(equity - self.state.wallet.equity)
-                raise report_imbalance(change, ledger, inputs, reached)
-            raise self.find_decision_error(reached)
+            if why == NEGATIVE:
+                raise self.find_decision_error(reached)
+            change = equity_at_fault - float(self.state.wallet.equity)
+            raise report_imbalance(change, ledger_at_fault, self.inputs, reached)
 
         if traded is not None:
             traded = traded.add(tally.money.traded - traded_before)
         self.counts = self.counts._replace(traded=traded)
         self.t = reached
 
+        # The log is room for a chunk: its entries are kept, and it begins anew.
         written = self.tape.log.written[0]
         if written > 0:
             self.entries.append(self.tape.log.entries[:written].copy())
             self.tape.log.written[0] = 0
+
+    def save(self) -> SavedBar:
+        """Return copies of all that bars write and :meth:`put_back` must write back."""
+        trader = self.inputs.trader
+        legs = [] if trader is None else [leg.copy() for leg in trader.listed.legs]
+        return SavedBar(arrays=[array.copy() for array in self.arrays], legs=legs)
+
+    def put_back(self, saved: SavedBar) -> None:
+        """Write the account back as it was saved, and empty the log of its events."""
+        for array, before in zip(self.arrays, saved.arrays, strict=True):
+            array[...] = before
+        self.tape.log.written[0] = 0
+        if self.inputs.trader is not None:
+            self.inputs.trader.put_back(saved.legs)
 
     def call(self, bound: Deciders, t: int, stop: int) -> tuple[int, int]:
         """Call the loop from bar t to ``stop``; return the bar that it reached, and why."""

@@ -130,12 +130,18 @@ MODES = {"close": r.CLOSE, "takeover": r.TAKEOVER, "partial": r.PARTIAL}
 def read_instrument_rules(
     venue: Venue, account: a.Account, margin: MarginRules
 ) -> a.InstrumentRules:
-    """Return the terms of one instrument; of costs that have dates, the newest."""
-    newest = [v.find_newest(v.pick_cost(venue, name)) for name in DATED]
-    taker, maker, slippage, spread, liquidation_fee, liquidation_slippage = newest
+    """Return the terms of one instrument, numbers and flags, as the loop reads them.
+
+    Of costs that have dates they have the newest; what changes by bar is in the feed
+    (:func:`read_changing`). What is not limited is infinite, what is not there 0.
+    """
+    newest = {name: v.find_newest(v.pick_cost(venue, name)) for name in DATED}
+    taker = newest["fees.taker"]
+    maker = newest["fees.maker"]
     # Half a spread is paid on each side of a trade.
+    slippage = newest["slippage.rate"]
     if v.has_spread(venue):
-        slippage += 0.5 * spread
+        slippage += 0.5 * newest["slippage.spread"]
 
     contract = venue.contract
     liquidation = venue.liquidation
@@ -158,8 +164,8 @@ def read_instrument_rules(
         impact=venue.slippage.impact,
         participation=float(max_participation or math.inf),
         liquidation_mode=MODES[liquidation.mode],
-        liquidation_fee=liquidation_fee,
-        liquidation_slippage=liquidation_slippage,
+        liquidation_fee=newest["liquidation.fee"],
+        liquidation_slippage=newest["liquidation.slippage"],
         step=0.0 if isinstance(liquidation.step, str) else liquidation.step,
         full_below=liquidation.full_below,
         is_funded_by_wallet=venue.isolated_funding == "wallet",
@@ -188,7 +194,13 @@ def read_instrument_rules(
 
 
 def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[str, Any]:
-    """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,)."""
+    """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,).
+
+    The names are those of the feed: ``multiplier`` and ``initial`` of maintenance and initial
+    margin; ``sigma`` and ``adv``, which impact goes by; the ``limit`` of leverage; the fixed
+    ``order_fee``; and what the distances of stops are multiplied by. Raises ParameterError of a
+    tick that prices cannot be rounded to.
+    """
     lowest = float(market.low.min())
     tick = venue.contract.tick or UNKNOWN_TICK
     if venue.contract.round_to_tick and not tick <= lowest:
@@ -221,7 +233,11 @@ def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[st
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
-    """Return volatility and traded volume per day by bar, each (1,) of zeros without impact."""
+    """Return volatility and traded volume per day by bar, each (1,) of zeros without impact.
+
+    Both are of a window of bars that end before each bar, NaN while it is not full: the deviation
+    of log returns, times the root of the bars in a day, and the mean notional, times these bars.
+    """
     if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
         return np.zeros(1), np.zeros(1)
 
@@ -229,9 +245,8 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     if not market.sessions and has_gaps(market):
         clock = find_clock(market)
         sigma_of_longer, adv_of_longer = measure_impact(clock.seen, venue)
-        # Of each bar the longer one that it lies in: k where that closes, -1 - k before.
-        rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
-        rows = np.minimum(rows, clock.seen.n_bars - 1)
+        # Of each bar the longer one that it lies in; after the last one, that one.
+        rows = np.minimum(clock.find_next(), clock.seen.n_bars - 1)
         return sigma_of_longer[rows], adv_of_longer[rows]
 
     n_window = core.parse_duration(venue.slippage.impact_window) // market.interval
@@ -380,6 +395,13 @@ ON_CLOCK = (*ASSET, "volume")
 
 
 class AccountInputs(NamedTuple):
+    """What the loop reads of a setup; accounts share it, and none writes into it.
+
+    ``log_returns`` (n_bars, n) are those of the marks. ``changes`` are later margin tables: bar,
+    instrument and table, in the order of bars. ``started`` is when the account began, ns. ``fees``
+    are those whose tiers follow the traded volume, ``trader`` asks policies for option orders.
+    """
+
     terms: a.Terms
     feed: a.MarketFeed
     clock: Clock
@@ -814,7 +836,11 @@ def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray
 
 
 def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
-    """Return the costs that change over time by bar, of shape (n_bars or 1, 6, n)."""
+    """Return the costs that change over time by bar, of shape (n_bars or 1, 6, n).
+
+    The six rows are those of :func:`read_changing`. NaN stands for what does not change, which the
+    loop takes from the terms, and for bars outside of an instrument's span.
+    """
     changing = [read_changing(market, venues[name]) for name, market in markets.items()]
     n_bars = markets.n_bars if any(changing) else 1
     costs = np.full((n_bars, r.MAKER_ROW + 1, len(changing)), np.nan)
@@ -865,7 +891,13 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
 
 
 def start_account_state(setup: Any) -> a.AccountState:
-    """Return the state of an account before its first bar: its capital, and nothing held."""
+    """Return the state of an account before its first bar: its capital, and nothing held.
+
+    What was never is infinite (bars since a liquidation) or NaN (an overlay that is not decided
+    yet, the time of a margin call). A margin call counts its closes from 0 on; -1 is none.
+    Collateral is valued at the open of the first bar. The unit value begins as all the money of the
+    account.
+    """
     inputs = setup.inputs
     account = setup.account
     feed = inputs.feed
@@ -906,16 +938,22 @@ def start_account_state(setup: Any) -> a.AccountState:
 
 
 def begin_position(position: r.PositionState, rules: a.InstrumentRules) -> None:
-    """Write a position that holds nothing and for which nothing was decided."""
+    """Write a position that holds nothing and for which nothing was decided.
+
+    It was 0 in all fields before.
+    """
+    # Factors that change nothing.
     position.signal = 1.0
     position.factor = 1.0
 
+    # What is not known, or not decided, yet.
     position.value = math.nan
     position.leverage = math.nan
     position.asked = math.nan
     position.opened = math.nan
     position.last_funding = math.nan
 
+    # Bars since a liquidation and since a stop: none was ever.
     position.since = math.inf
     position.since_stop = math.inf
     position.setting = rules.margin.setting

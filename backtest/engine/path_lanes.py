@@ -26,8 +26,10 @@ from backtest.engine.shown import Deciders
 from backtest.engine.tape import (
     BEGIN,
     FIRST,
+    FLOWED,
     N_CLOSES,
     N_LIVES,
+    SETTLED,
     STARTED,
     STOP,
     Lanes,
@@ -165,12 +167,17 @@ def place_lanes(
     """Return the rows of ``Lanes.places``: bars of each lane, and its next settlement and flow.
 
     ``begins``, ``firsts`` and ``stops`` are bars at which the lane's market begins, its account
-    begins, and both end; ``started`` is when the account began, ns.
+    begins, and both end; ``started`` is when the account began, ns: a time for each lane, or one
+    for all.
     """
-    funding = np.searchsorted(feed.funding_bar, begins)
-    flows = np.searchsorted(feed.flow_bar, begins)
-    times = np.broadcast_to(started, begins.shape)
-    return np.stack([begins, firsts, stops, funding, flows, times], axis=1)
+    places = np.zeros((len(begins), N_PLACES), np.int64)
+    places[:, BEGIN] = begins
+    places[:, FIRST] = firsts
+    places[:, STOP] = stops
+    places[:, SETTLED] = np.searchsorted(feed.funding_bar, begins)
+    places[:, FLOWED] = np.searchsorted(feed.flow_bar, begins)
+    places[:, STARTED] = started
+    return places
 
 
 # The numbers of an account, which begin each lane again.
@@ -295,7 +302,7 @@ class BatchLoop:
         inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
         deciders = gather_deciders(setup, setup.observed)
         lives = np.zeros((self.n_rows, len(years)))
-        most = -(-len(years) // width)  # lives of a pass do not overlap
+        most = -(-len(years) // width)  # rounded up: lives of a pass do not overlap
         laid = Laid(
             inputs=inputs,
             deciders=deciders,
@@ -317,7 +324,8 @@ class BatchLoop:
             places[:, BEGIN] = 0
             lives[:] = 0.0
 
-            # An account that is new owes no interest for the bar before.
+            # An account that is new owes no interest for the bar before: its first bar is no time,
+            # until the pass is over.
             years_before = years[begins]
             years[begins] = 0.0
             try:
@@ -335,12 +343,16 @@ class BatchLoop:
         beyond 64 bits make a fault: then the policies are called back in plain Python, and the
         lanes are passed again.
         """
-        has_overflowed = self.has_overflowed  # read before the loop, which is written before it
+        # Another thread may call policies back meanwhile (:meth:`call_back`): it writes the loop,
+        # and then the flag. So the flag is read first: where it is set, the loop is the new one.
+        has_overflowed = self.has_overflowed
         loop = self.loop
         prepared = self.prepare_lanes(laid, lives, loop, has_overflowed=has_overflowed)
         is_called_back = has_overflowed or loop.pack is None
 
         def go(places: IntArray) -> None:
+            """Take the account through some places of lanes; raises LaneFault."""
+            # Another lane has overflowed since: what was prepared here is out of date.
             if not is_called_back and self.has_overflowed:
                 self.prepare(laid, lives)(places)
                 return
@@ -473,7 +485,9 @@ class BatchLoop:
                 0,
             )
         if why != DONE:
-            raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
+            # Lanes pass in their order, so the bar reached lies in the first that has not ended.
+            lane = int(np.searchsorted(places[:, STOP], reached, side="right"))
+            raise LaneFault(lane)
 
     def run_alone(self, prepared: PreparedLanes, tape: RunTape, place: IntArray, k: int) -> None:
         """Run the account through lane k by itself; raises LaneFault.

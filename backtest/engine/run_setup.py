@@ -39,8 +39,8 @@ from backtest.venue import Venue, find_charged
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     """Return the markets of a resumed run, and the bar at which it goes on.
 
-    The old history comes before the new. ``spans`` holds the first bar of each instrument and the
-    bar after its last, counted in bars of the joined markets.
+    The old history comes before the new. Raises ParameterError of other instruments, DataError
+    where the markets do not hold the last bar of the earlier run with the mark that it ended on.
     """
     if not is_same_account(markets.names, resume.names):
         raise core.ParameterError(
@@ -50,7 +50,8 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     markets = join_histories(resume, markets)
     first = find_resumed_bar(resume, markets)
 
-    # A position whose history ends at the bar where the run goes on is closed in that bar.
+    # A position whose history ends where the run goes on is closed in that bar, so its market gets
+    # one bar more. The span of an instrument is its first bar and the one after its last.
     last_quantities = resume.of_positions("quantity")[-1].tolist()
     last_marks = resume.marks[-1].tolist()
     longer = {}
@@ -58,9 +59,10 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
         listed, gone = markets.spans[i].tolist()
         if gone == first and last_quantities[i] != 0.0:
             longer[name] = append_last_bar(market, int(markets.time[first]))
+
+        # One that has a bar before must have ended on the mark that the earlier run had.
         if not listed < first <= gone:
             continue
-
         mark = float(market.mark_close[first - 1 - listed])
         if mark != last_marks[i]:
             raise core.DataError(
@@ -218,7 +220,12 @@ def check_rules(resume: RunRecord, setup: Setup) -> None:
 
 
 def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dict[str, Any]:
-    """Return the settings of account and venues by name, with flows up to a time, ns."""
+    """Return the settings of account and venues by name, with flows up to a time, ns.
+
+    They are plain values, to be compared with those of another run: what tells the same of two runs
+    has the same text. Markets of collateral are told by the instrument, flows by what was due until
+    then, and who pays interest only where a venue charges any.
+    """
     settings = replace(account, flows=None).to_dict()
     for asset in settings.get("collateral", ()):
         if isinstance(asset["prices"], Mapping):
@@ -488,8 +495,13 @@ def check_bars_left(market: Market | Markets, start: core.TimeLike | None) -> No
 
 
 def read_signals(signal: Any, seen: Markets, first: int, *, is_alone: bool) -> core.FloatArray:
-    """Return the weights decided at each close, (n, n_bars); one market's signal is a number."""
-    if not is_alone or isinstance(signal, Mapping) or is_frame(signal) or np.ndim(signal) == 2:
+    """Return the weights decided at each close, (n, n_bars).
+
+    A test of one market (``is_alone``) has a signal: a number for all bars, or one for each. Any
+    other signal, and that of several markets, is a table of weights.
+    """
+    is_table = isinstance(signal, Mapping) or is_frame(signal) or np.ndim(signal) == 2
+    if is_table or not is_alone:
         return read_weights(signal, seen, first=first)
     (market,) = seen.values()
     values = np.broadcast_to(read_signal(signal, market, first), seen.n_bars)
