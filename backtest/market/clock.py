@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,16 +113,17 @@ class PolicyClock(NamedTuple):
         """Return the bar of ``seen`` that is last known at the close of bar t, or follows it."""
         if self.is_every:
             return t
-        row = int(self.rows[min(t, len(self.rows) - 1)])
-        if row >= 0:
-            return row
-        return -row - 1
+        return int(self.find_next()[min(t, len(self.rows) - 1)])
 
     def count(self, stop: int) -> int:
         """Return how many bars of ``seen`` close before bar ``stop``."""
         if self.is_every:
             return stop
         return int(np.searchsorted(self.find_closes(), stop))
+
+    def find_next(self) -> IntArray:
+        """Return of each bar the longer bar that closes with it or, if none does, closes next."""
+        return np.where(self.rows >= 0, self.rows, -self.rows - 1)
 
     def find_closes(self) -> IntArray:
         """Return the bars at whose closes policies decide."""
@@ -133,8 +134,10 @@ class PolicyClock(NamedTuple):
         if self.is_every or values.shape == (1,):
             return values
 
-        # A bar before the close of longer bar k knows the one before that.
-        known = np.where(self.rows >= 0, self.rows, -self.rows - 2)
+        # A bar with which none closes knows the one before the next. -1: none has closed yet.
+        closes_with_bar = self.rows >= 0
+        next_bar = self.find_next()
+        known = np.where(closes_with_bar, next_bar, next_bar - 1)
         last_known = values[..., np.maximum(known, 0)]
         return np.where(known >= 0, last_known, 0.0)
 
@@ -433,34 +436,14 @@ def join(market: Market, detail: Market, replaced: core.BoolArray) -> Market:
     """Return a market with its detail in the place of the bars that are ``replaced``."""
     owners = find_owners(market, detail)
     is_used = (owners >= 0) & replaced[owners]
-    opens = market.time[replaced]
     prices: tuple[str, ...] = PRICES
     has_mark = market.has_mark and detail.has_mark
     if has_mark:
         prices = (*PRICES, *MARK_PRICES)
+    bars = join_bars(market, detail, prices, replaced, is_used)
 
-    both = {}
-    for name in (*prices, "volume", "time"):
-        of_market = getattr(market, name)[~replaced]
-        of_detail = getattr(detail, name)[is_used]
-        both[name] = np.concatenate([of_market, of_detail])
-    order = np.argsort(both["time"], kind="stable")
-    joined = {name: values[order] for name, values in both.items()}
-    if not has_mark:
-        for name in PRICES:
-            joined[f"mark_{name}"] = joined[name]
-
-    # A column is known at the close of its bar: with detail, at the last bar of that.
-    time = joined["time"]
-    last_rows = np.searchsorted(time, market.time[1:]) - 1
-    ends = np.append(last_rows, len(time) - 1)
-    known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
-    is_known = known >= 0
-    row = np.maximum(known, 0)
-    columns = {}
-    for name, values in market.columns.items():
-        columns[name] = np.where(is_known, values[row], np.nan)
-
+    # The bars of the detail make those that they replace: bars of one owner are a group.
+    opens = market.time[replaced]
     starts = np.flatnonzero(np.diff(owners[is_used], prepend=-1))
     used_prices = {name: getattr(detail, name)[is_used] for name in prices}
     notes = compare(market, used_prices, BarGroups(opens, starts))
@@ -470,8 +453,8 @@ def join(market: Market, detail: Market, replaced: core.BoolArray) -> Market:
     return Market(
         **{
             **market.fields(),
-            **joined,
-            "columns": columns,
+            **bars,
+            "columns": hold_columns(market, bars["time"]),
             "interval": detail.interval,
             "has_mark": has_mark,
             "synthetic": market.synthetic or detail.synthetic,
@@ -479,6 +462,50 @@ def join(market: Market, detail: Market, replaced: core.BoolArray) -> Market:
         },
         source=f"{market.source} with detail {detail.source}",
     )
+
+
+def join_bars(
+    market: Market,
+    detail: Market,
+    prices: Sequence[str],
+    replaced: core.BoolArray,
+    is_used: core.BoolArray,
+) -> dict[str, Any]:
+    """Return time, volume and ``prices`` of the bars that stay and of the detail, in order of time.
+
+    Bars of the market are left out if they are ``replaced``; those of the detail are taken if
+    ``is_used``. Without marks among the prices, marks are the last prices.
+    """
+    both = {}
+    for name in (*prices, "volume", "time"):
+        of_market = getattr(market, name)[~replaced]
+        of_detail = getattr(detail, name)[is_used]
+        both[name] = np.concatenate([of_market, of_detail])
+    order = np.argsort(both["time"], kind="stable")
+    joined = {name: values[order] for name, values in both.items()}
+    for name in PRICES:
+        joined.setdefault(f"mark_{name}", joined[name])
+    return joined
+
+
+def hold_columns(market: Market, time: IntArray) -> dict[str, FloatArray]:
+    """Return the columns of a market at bars with the opens ``time``, some of them shorter.
+
+    A column is known at the close of its bar: of one that has detail, at the last shorter bar in
+    it. Each shorter bar has the value that was known last, NaN before the first.
+    """
+    # The last row in each bar of the market: the one before the next bar opens.
+    last_rows = np.searchsorted(time, market.time[1:]) - 1
+    ends = np.append(last_rows, len(time) - 1)
+
+    # Of each row the last bar that has closed with it or before, -1 if none has.
+    known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
+    is_known = known >= 0
+    bar = np.maximum(known, 0)
+    held = {}
+    for name, values in market.columns.items():
+        held[name] = np.where(is_known, values[bar], np.nan)
+    return held
 
 
 def describe_detail(market: Market, detail: Market, opens: IntArray) -> str:

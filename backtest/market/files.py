@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from backtest import core
 from backtest.core import DataError, did_you_mean
@@ -179,38 +179,29 @@ def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) ->
     lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
 
     asked = {name.lower() for name in chosen.values() if not name.isdigit()}
-    header = find_header(lines, asked, where)
-    if header is None:
-        first_line = next(filter(str.strip, lines), "")
-        delimiter, cells = split_line(first_line)
-        names = [*map(str, range(len(cells)))]
-        start = 0
-        usual_time = "0"
-    else:
-        delimiter, names = split_line(lines[header])
-        start = find_line(data, header + 1)
-        usual_time = "time"
-    if not data[start : start + TOP].strip():
+    head = read_head(data, lines, asked, where)
+    names = head.names
+    if not data[head.start : head.start + TOP].strip():
         return pd.DataFrame(columns=names)
 
     # Stamps are read as texts, so that the one reader of times judges them.
-    time_name = chosen.get("time", usual_time).lower()
+    time_name = chosen.get("time", head.usual_time).lower()
     if time_name.isdigit() and int(time_name) < len(names):
         time_name = names[int(time_name)].lower()
     stamps = [name for name in names if name.lower() == time_name or plain_name(name) in ALL_TIMES]
 
     decimal_point = "."
-    if delimiter != "," and has_decimal_commas(lines[header or 0 :], where):
+    if head.delimiter != "," and has_decimal_commas(lines[head.line :], where):
         decimal_point = ","
 
     table = read_rows(
         data,
-        start,
+        head.start,
         names,
         stamps=stamps,
-        delimiter=delimiter,
+        delimiter=head.delimiter,
         decimal_point=decimal_point,
-        header=header or 0,
+        header=head.line,
         where=where,
     )
     for field in table.schema:
@@ -218,6 +209,39 @@ def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) ->
             raise ValueError(f"column {field.name!r} is not UTF-8")
     frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+class TextHead(NamedTuple):
+    """What the first lines of a text say of its rows.
+
+    ``start`` is the byte at which rows begin, ``line`` that of the header, counted from 0, and 0
+    without one. ``usual_time`` is the column of stamps where none is chosen: a name, or a position.
+    """
+
+    names: list[str]
+    delimiter: str
+    start: int
+    line: int
+    usual_time: str
+
+
+def read_head(
+    data: bytes | bytearray, lines: Sequence[str], asked: set[str], where: str
+) -> TextHead:
+    """Return the head of a text from its first lines; without a header, names are positions.
+
+    ``asked`` are names of columns, in small letters, that a header must have.
+    """
+    line = find_header(lines, asked, where)
+    if line is None:
+        first_line = next(filter(str.strip, lines), "")
+        delimiter, cells = split_line(first_line)
+        positions = [*map(str, range(len(cells)))]
+        return TextHead(positions, delimiter, start=0, line=0, usual_time="0")
+
+    delimiter, names = split_line(lines[line])
+    start = find_line(data, line + 1)
+    return TextHead(names, delimiter, start=start, line=line, usual_time="time")
 
 
 def find_line(data: bytes | bytearray, number: int) -> int:

@@ -105,7 +105,12 @@ def open_files(
     needs_bars: bool = True,
     more: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Frames, ReadOptions, Mapping[str, str]]:
-    """Return the tables in files, and how to read them, with what was noted of them before."""
+    """Return the tables in files, and how to read them, with what was noted of them before.
+
+    Of what the call does not say, the facts of a folder (``market.json``) or of names of files are
+    taken; the instrument is always that of the files. ``more`` are paths by role, in the place of
+    those that were found.
+    """
     files, facts = find_layout(paths, options, needs_bars=needs_bars)
     for role, places in more.items():
         files[role] = []
@@ -169,7 +174,11 @@ def _choose_columns(options: ReadOptions, role: str) -> dict[str, str]:
 def read_frames(
     frames: Frames, options: ReadOptions
 ) -> tuple[Mapping[str, Subject], Defects, dict[str, str]]:
-    """Return the tables, cut to the bars; what is wrong with them, or else what is filled."""
+    """Return the tables, cut to the bars; what is wrong with them, or else what is filled.
+
+    The bars are read first, as the length of a bar is found of them, by which the others are
+    repaired. All defects are found before any is raised: a table that cannot be read is left out.
+    """
     tables: dict[str, TimedTable] = {}
     defects = Defects()
     filled: dict[str, str] = {}
@@ -277,11 +286,10 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
     """Return the length of a bar, ns; add to ``defects`` if it is not known, or not as given."""
     time = bars.ordered.time
     gaps = np.diff(time)
-    if (
-        gaps.size > 1
-        and not options.has_sessions
-        and SHORTEST <= gaps.min() < gaps.max() <= LONGEST
-    ):
+
+    # Months are of several lengths, all between two limits.
+    are_months = gaps.size > 1 and SHORTEST <= gaps.min() < gaps.max() <= LONGEST
+    if are_months and not options.has_sessions:
         defects.append(
             f"bars of calendar months have no one length, they are {gaps.min() // DAY} to "
             f"{gaps.max() // DAY} days long ({bars.name}); load bars of a day or a week, or "
@@ -409,8 +417,8 @@ def count_missing_settlements(funding: Subject, covered: timed.Span) -> int:
     missing = int(uncovered.sum())
 
     gaps = timed.missing_settlements(funding.once, span.start, span.end)
-    for _start, _end, lacking, _every in gaps:
-        missing += lacking
+    for gap in gaps:
+        missing += gap.missing
     return missing
 
 

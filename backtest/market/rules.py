@@ -849,14 +849,13 @@ def find_settlement_gaps(subject: Subject) -> list[Hit]:
     if not holes:
         return []
 
-    starts, ends, missing, every = np.array(holes).T
-    usual = format_duration(int(every[0]))
+    usual = format_duration(holes[0].distance)
     return hits_of_gaps(
         subject.table,
         f"settlements must follow each other every {usual}",
-        starts=starts,
-        ends=ends,
-        missing=missing,
+        starts=np.array([hole.before for hole in holes]),
+        ends=np.array([hole.after for hole in holes]),
+        missing=np.array([hole.missing for hole in holes]),
         cure="",
     )
 

@@ -664,8 +664,24 @@ def find_longer_gap(gaps: IntArray, k: int) -> int:
     return int(beside.max(initial=0)) or USUAL
 
 
-def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int, ...]]:
-    """Return the gaps between settlements: start, end (ns), how many lack, and their distance."""
+class SettlementGap(NamedTuple):
+    """Two settlements between which some are missing: their stamps, ns.
+
+    ``missing`` is how many, ``distance`` how far apart settlements beside the gap are, ns.
+    """
+
+    before: int
+    after: int
+    missing: int
+    distance: int
+
+
+def missing_settlements(time: IntArray, start: int, end: int) -> list[SettlementGap]:
+    """Return the gaps between settlements in a span of time, ns.
+
+    ``time`` are the stamps of all settlements, rising. A gap counts by the settlement before it,
+    from ``start`` on, and by the one after it, before ``end``.
+    """
     gaps = _gaps(time)
     if gaps.size < 1:
         return []
@@ -689,7 +705,7 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int,
     missing = np.maximum(n_steps - 1, 1)
 
     table = np.stack([before[rows], after[rows], missing, shorter], axis=1)
-    return [tuple(row) for row in table.tolist()]
+    return [SettlementGap._make(row) for row in table.tolist()]
 
 
 def find_longer_beside(gaps: IntArray, limit: int) -> IntArray:
