@@ -20,13 +20,15 @@ def ewma_deviation(
 ) -> core.FloatArray:
     """Return roots of weighted means of squares, (n_bars, k); the first return does not count.
 
-    ``returns`` has shape (n_bars,), or (n_bars, k) of paths.
+    ``returns`` has shape (n_bars,), or (n_bars, k) of paths. ``scale``, one or (n_bars,), is what
+    means are multiplied by before the root.
     """
     scales = np.array(np.broadcast_to(scale, len(returns)))
     columns = np.atleast_2d(returns.T).T
     n_bars, n_paths = columns.shape
     k = max(np.size(half_life), n_paths)
 
+    # The first return is not known. After it come the squares that all columns share.
     out = np.empty((n_bars, k))
     out[:1] = np.nan
     first = 1 + count_head(columns[1:], half_life)
@@ -89,18 +91,20 @@ def write_roots(
     needed = np.array(np.broadcast_to(counts, k))
     average = _compile.compile_module(kernels).ewma_lanes
 
-    first = len(head)
+    # The kernel leaves its sums in the state: those of the head are where all columns begin.
+    n_head = len(head)
     state = np.zeros((2, k))
-    if first > 0:
-        head_out = np.empty((first, 1))
+    if n_head > 0:
+        head_out = np.empty((n_head, 1))
         state_of_head = np.zeros((2, 1))
-        average(head, decay[:1], needed[:1], scale[:first], state_of_head, head_out)
-        out[:first] = np.sqrt(head_out)
+        average(head, decay[:1], needed[:1], scale[:n_head], state_of_head, head_out)
+        out[:n_head] = np.sqrt(head_out)
         state[:] = state_of_head
 
-    left = np.maximum(needed - first, 1)
-    tail = out[first:]
-    average(rows, decay, left, scale[first:], state, tail)
+    # ``tail`` is a view of ``out``, so both of these write there.
+    still_needed = np.maximum(needed - n_head, 1)
+    tail = out[n_head:]
+    average(rows, decay, still_needed, scale[n_head:], state, tail)
     np.sqrt(tail, out=tail)
 
 
@@ -156,6 +160,7 @@ def walk_covariances(
     n_bars, n = returns.shape
     decay = 0.5 ** (1.0 / half_life)
     block = choose_block(n, half_life)
+
     # The sums of weighted products and of weights at the last bar before a block.
     sum_before = np.zeros((n, n))
     weight_before = 0.0
@@ -175,6 +180,7 @@ def walk_covariances(
         products = scaled[:, :, None] * rows[:, None, :]
         sums = np.cumsum(products, axis=0)
 
+        # The wanted bars of the block.
         first, last = np.searchsorted(wanted, (start, stop))
         picked = wanted[first:last] - start
         if len(picked):

@@ -271,7 +271,8 @@ def fit_expanding(
     squares = np.cumsum(row_squares, axis=0)[first - 1 :]
     products = np.cumsum(row_products, axis=0)[first - 1 :]
 
-    # The inverse of a matrix without full rank is that on the space that the rows span.
+    # The inverse of a matrix without full rank is that on the space that the rows span: eigenvalues
+    # under 1e-12 of the largest count as 0.
     with one_thread():
         inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
     fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)

@@ -192,7 +192,8 @@ def forecast_volatility(
     counted = np.broadcast_to(bars_a_year, len(close))
     per_year = np.where(np.isnan(counted), before.bars_per_year, counted)
 
-    # The weights of as many returns as are needed exceed this, those of one less do not.
+    # The weights of as many returns as are needed, 1 + decay + decay^2 + ..., exceed this, those of
+    # one less do not.
     needed = int(lanes.count_needed(half_life)[0])
     least_weight = (1.0 - decay ** (needed - 0.5)) / (1.0 - decay)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -299,15 +300,16 @@ def add_bars(sums: FloatArray, values: FloatArray, bars: BarsByDay) -> FloatArra
 
     Writes ``sums`` (n_days,), which may have a part of the first day.
     """
-    # Before the first bar of a day stands what the day has already.
+    # A row for each day: what it has already, and then its bars. Short days end with zeros.
     most_bars = int(bars.column.max()) + 1
     table = np.zeros((len(bars.day), most_bars + 1))
+    column = bars.column + 1
     table[:, 0] = sums[bars.day]
-    table[bars.row, bars.column + 1] = values
+    table[bars.row, column] = values
 
-    grown = np.cumsum(table, axis=1)
-    sums[bars.day] = grown[:, -1]
-    up_to_bars: FloatArray = grown[bars.row, bars.column + 1]
+    up_to_column = np.cumsum(table, axis=1)
+    sums[bars.day] = up_to_column[:, -1]
+    up_to_bars: FloatArray = up_to_column[bars.row, column]
     return up_to_bars
 
 
@@ -325,7 +327,7 @@ def forecast_liquidation(
     sigma: FloatArray,
     years: float,
 ) -> FloatArray:
-    """Return the probability that the mark touches the liquidation price within a horizon.
+    """Return the probability that the mark touches the liquidation price within some years.
 
     All arrays have shape (n_bars,) and hold values at closes; ``sigma`` is per sqrt(year). The
     result is 0 without a position or if no price liquidates, 1 if the requirement fails at the
@@ -336,6 +338,8 @@ def forecast_liquidation(
     rows = np.flatnonzero(may_liquidate)
     side = np.sign(position[rows])
     move = np.log(mark[rows] / liquidation_price[rows])
+
+    # How far the price is on the safe side: 0 beyond the liquidation price, where it is certain.
     away = np.maximum(side * move, 0.0)
     chance[rows] = touch_probability(
         -side * away,

@@ -42,7 +42,8 @@ def ewma_lanes(
 
     NaN until as many squares as ``needed`` (k,), at least 1. ``squares`` (n_bars, k), or
     (n_bars, 1) of all, are averaged. ``decay`` (k,) is the weight of a bar relative to the next
-    one. ``state`` (2, k) is scratch space, of zeros.
+    one. ``state`` (2, k) are the weighted sum of squares and the sum of weights: zeros, or those of
+    bars before, which a call leaves there after its last bar.
     """
     weighted = state[0]
     weight = state[1]
@@ -147,7 +148,7 @@ def tail_lane(
     window = len(largest)
     known = 0
     for t in range(len(losses)):
-        if losses[t] == losses[t]:
+        if losses[t] == losses[t]:  # it is no NaN
             # The new loss goes where the oldest one was, or behind the others.
             slot = known % window
             place = known
@@ -164,7 +165,10 @@ def tail_lane(
 
 
 def read_tail(largest: FloatArray, top: float, size: float, t: int, tail: FloatArray) -> None:
-    """Write the quantile and the mean of falling losses to the column of a bar."""
+    """Write the quantile and the mean of the largest losses to column t of ``tail`` (2, n_bars).
+
+    ``largest`` fall; ``top`` and ``size`` are those of :func:`tail_lane`.
+    """
     m = int(top)
     total = 0.0
     for i in range(m):
@@ -218,7 +222,7 @@ def learn_lanes(
 
     ``squares`` (n_bars,) are squared returns; the first does not count. ``forget`` (k,) is the
     weight of a new bar, once there are many. ``leave`` (2, k) is the probability of leaving calm,
-    and stress, after a bar. ``state`` (10, k) is what is remembered, by the rows above.
+    and stress, after a bar. ``state`` (10, k) is space for what is remembered, by the rows above.
     ``filtered`` (n_bars, k) is NaN until as many returns as ``needed`` (k,) count.
     """
     n, k = filtered.shape

@@ -71,6 +71,9 @@ def traded_returns(market: Market) -> core.FloatArray:
 def returns_of_signal(market: Market, signal: core.FloatArray) -> core.FloatArray:
     """Return the return of a signal over each bar, as :func:`traded_returns` has it."""
     n_bars = market.n_bars
+
+    # A settlement is paid by the position carried into a bar if it is at the bar's open, and known
+    # at its close. One stamped a little before the open is known a bar earlier.
     bar, is_at_open = place_on_bars(market.funding_time, market.time, market.interval)
     known = find_known_bars(market)
     is_carried = is_at_open & (bar == known)

@@ -104,7 +104,8 @@ def tail_losses(
         half_lives_used = half_lives[is_filtered]
         scales[:, is_filtered] = ewma_deviation(returns, half_lives_used, 1.0)
 
-    # Lanes of the same parameters are found once.
+    # Lanes of the same parameters are found once. A half-life is part of what a lane is: its
+    # ``scale`` comes from it.
     value = np.empty_like(scales)
     shortfall = np.empty_like(scales)
     tails: dict[tuple[object, ...], Tail] = {}
@@ -196,7 +197,11 @@ def roll_tail(
     size: float,
     window: int,
 ) -> FloatArray:
-    """Return quantile and mean of the largest losses by bar, (2, n_bars)."""
+    """Return quantile and mean of the largest of the last ``window`` losses by bar, (2, n_bars).
+
+    ``top`` is the rank of the quantile from the largest, and ``size`` the losses in the mean. NaN
+    until the window is full; losses that are NaN do not count.
+    """
     tail = np.empty((2, len(losses)))
     largest = np.full(window, -np.inf)
     scratch = np.empty(window)

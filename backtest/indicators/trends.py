@@ -29,10 +29,14 @@ def average_wilder(values: FloatArray, window: int) -> FloatArray:
     ``values`` of shape (n_bars,) begin with any number of NaN. Source: Wilder (1978), New Concepts
     in Technical Trading Systems.
     """
-    known = pd.Series(values)
-    means = known.rolling(window).mean()
-    first = known.where(means.shift(1).notna(), means)
-    smoothed = first.ewm(alpha=1.0 / window, adjust=False).mean()
+    series = pd.Series(values)
+    means = series.rolling(window).mean()
+
+    # A series that is unknown, then the mean of the first window, then the values after it: its
+    # recursive average begins with that mean.
+    is_after_first = means.shift(1).notna()
+    begun = series.where(is_after_first, means)
+    smoothed = begun.ewm(alpha=1.0 / window, adjust=False).mean()
     return smoothed.to_numpy(copy=True)
 
 

@@ -158,7 +158,11 @@ class Combinator(Policy, metaclass=CombinatorClass):
         return make_combined_class(cls, policies)
 
     def leverage(self, bar: Any, account: Any, *memory: Any) -> Any:
-        """Return the target leverage; the bar has the columns of :meth:`observe`."""
+        """Return the target leverage; the bar has the columns of :meth:`observe`.
+
+        The bar may be any object with these fields. What it lacks is NaN, as a formula is made for
+        the names of its bar, and reads them all.
+        """
         columns = getattr(bar, "_fields", None) or tuple(vars(bar))
         names = tuple(dict.fromkeys((*p.BAR_FIELDS, *columns)))
         values = [getattr(bar, name, math.nan) for name in names]

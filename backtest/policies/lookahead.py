@@ -236,17 +236,24 @@ class LookAheadCheck:
         return columns
 
     def _find_largest_moves(self) -> list[int]:
-        """Return the bars of the largest moves, but for the beginning, at which columns warm up."""
+        """Return the bars of the largest moves, but for the beginning, at which columns warm up.
+
+        A beginning of the market that ends before one of them does not have the move, so a peek
+        shows. They are the largest moves up and down and the next largest, and the largest change
+        of funding; none of a market with too few bars.
+        """
         first = max(2, self.market.n_bars // 4)
         moves = np.diff(np.log(self._close[first - 1 :]))
         if len(moves) < FEWEST:
             return []
 
+        # Places count from ``first``, whose move is the first one.
         places = {int(moves.argmax()), int(moves.argmin())}
-        for place in np.argsort(-np.abs(moves), kind="stable"):
+        largest_first = np.argsort(-np.abs(moves), kind="stable")
+        for place in largest_first.tolist():
             if len(places) == FEWEST:
                 break
-            places.add(int(place))
+            places.add(place)
         funding_changes = self._funding_changes[first:]
         if funding_changes.any():
             places.add(int(funding_changes.argmax()))
@@ -273,7 +280,12 @@ class LookAheadCheck:
         return parts
 
     def _change_future(self, part: Part, longer: Part) -> None:
-        """Let other bars follow a part in which nothing is known: only so a backward fill shows."""
+        """Let other bars follow a part in which a column is unknown that a longer part knows there.
+
+        Two parts can then not be compared, and a backward fill would not show. So the columns of
+        the part must also stay as they are when other bars follow it. Raises PolicyError if they
+        do not; draws random numbers, and uses up room.
+        """
         stop = part.stop
         market = self.market
         if not isinstance(market, Market):
@@ -312,8 +324,11 @@ class LookAheadCheck:
         """
         columns = beginnings[-1].columns
         known = [name for name, column in columns.items() if is_any_known(column)]
+
+        # The first part of a chain has all columns known in its last rows, or half of the market.
         warm_up = max((find_first_known(columns[name]) for name in known), default=0)
-        length = min(warm_up + KNOWN, max(warm_up + 2, self.market.n_bars // 2))
+        half = self.market.n_bars // 2
+        length = min(warm_up + KNOWN, max(warm_up + 2, half))
 
         last_of_chain = {FROM_START: beginnings[-1]}
         for stop, chain in self._plan(beginnings[-1].stop, length):
@@ -559,9 +574,14 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
 
 
 def follow_largest_moves(market: Market | Markets) -> FloatArray:
-    """Return a price that moves as the instrument that moves most, of shape (n_bars,)."""
+    """Return a price that moves as the instrument that moves most, of shape (n_bars,).
+
+    It serves to find the bars of large moves. Of a single market it is the close.
+    """
     if isinstance(market, Market):
         return market.close
+
+    # The largest log move of each bar, of either sign, among the instruments that are listed.
     moves = np.zeros(market.n_bars)
     for instrument, (first, stop) in zip(market.values(), market.spans, strict=True):
         changes = np.abs(np.diff(np.log(instrument.close)))
@@ -569,8 +589,10 @@ def follow_largest_moves(market: Market | Markets) -> FloatArray:
         np.maximum(listed, changes, out=listed)
 
     # Down and up in turn, so that the price stays a price.
-    signs = np.where(np.arange(market.n_bars) % 2 == 0, -1.0, 1.0)
-    return np.exp(np.cumsum(moves * signs))
+    is_even = np.arange(market.n_bars) % 2 == 0
+    signs = np.where(is_even, -1.0, 1.0)
+    log_price = np.cumsum(moves * signs)
+    return np.exp(log_price)
 
 
 def find_funding_changes(market: Market) -> FloatArray:
@@ -637,7 +659,8 @@ def draw_bars(market: Market, t: int, rng: np.random.Generator) -> dict[str, Flo
     """
     n = market.n_bars - t - 1
     moves = rng.normal(0.0, 0.02, n)
-    closes = market.close[t] * np.exp(np.cumsum(moves))
+    growth = np.exp(np.cumsum(moves))
+    closes = market.close[t] * growth
     opens = np.concatenate([market.close[t : t + 1], closes[:-1]])
     wicks = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
     basis = 1.0

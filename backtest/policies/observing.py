@@ -102,15 +102,19 @@ def observe_checked(
 ) -> tuple[dict[str, FloatArray], Causality]:
     """Return a policy's columns, and how they were checked for looking ahead.
 
-    The last ones of a market are kept with it, for a policy that is equal.
+    The last ones of a market are kept with it, as a fact of its own, for a policy that is equal. A
+    check of more than the usual ``effort`` is always made anew.
     """
     key = find_key(policy, market)
     facts = find_facts(market)
-    last: Observed | None = facts.get(OBSERVED)  # once: another thread may keep its own policy's
+
+    # Read once: another thread may keep the columns of its own policy meanwhile.
+    last: Observed | None = facts.get(OBSERVED)
     if key is not None and effort == 1 and last is not None and last.key == key:
         return dict(last.columns), last.causality
 
     def observe_whole() -> Columns:
+        """Observe a copy of the policy, which holds nothing of the calls for parts."""
         return observe(change_settings(policy, {}), market)
 
     columns, causality = check_once(policy, market, observe_whole, effort=effort)
@@ -227,7 +231,8 @@ def is_ours(cls: type[Policy]) -> bool:
 def find_kind(policy: Policy, market: Market) -> tuple[object, ...] | None:
     """Return what columns depend on but bars and numbers: code, choices, the names of all values.
 
-    None if the signal varies, or the code refers to what may change, as a table does.
+    Policies of one kind look ahead alike, so one of them is checked in full. None if the signal
+    varies, or the code refers to what may change, as a table does: such a policy has no kind.
     """
     cls = type(policy)
     signal = market.signal
@@ -243,10 +248,13 @@ def find_kind(policy: Policy, market: Market) -> tuple[object, ...] | None:
             return None
         source = code.text
 
-    choices = []
+    # A number has a name alone, and a choice its value too.
+    choices: list[tuple[str, object]] = []
     for name, value in number_elements(policy.settings()).items():
-        is_number = type(value) in {int, float}
-        choices.append((name, None if is_number else value))
+        if type(value) in {int, float}:
+            choices.append((name, None))
+        else:
+            choices.append((name, value))
     return cls, cls.observe, source, policy.tolerance, float(signal[0]), tuple(choices)
 
 

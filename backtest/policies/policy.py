@@ -238,16 +238,24 @@ def trades_options(policies: object) -> bool:
 
 
 def defines(policies: object, method: str) -> bool:
-    """Return whether a policy or its class, or one among several or inside it, has a method."""
+    """Return whether a policy or its class, or one among several or inside it, has a method.
+
+    ``policies`` are one policy, a class of policies, or either by name.
+    """
     if isinstance(policies, Mapping):
         return any(defines(policy, method) for policy in policies.values())
-    cls = policies if isinstance(policies, type) else type(policies)
+
+    cls: type = type(policies)
+    if isinstance(policies, type):
+        cls = policies
     if not issubclass(cls, Policy):
         return False
-
     if hasattr(cls, method):
         return True
-    return any(defines(part.policy, method) for part in getattr(cls, "parts", ()))
+
+    # A combinator has it if one of its policies does.
+    parts = getattr(cls, "parts", ())
+    return any(defines(part.policy, method) for part in parts)
 
 
 def return_parameter(self: Any, bar: Any, account: Any) -> Any:  # noqa: ARG001 - the signature of a formula
