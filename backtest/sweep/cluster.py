@@ -134,7 +134,11 @@ class ClusterEvaluator(Evaluator):
         wanted: EvaluatedBars,
         progress: core.Progress | None,
     ) -> Rows:
-        """Return the rows of sets; those whose market a worker lost are sent again."""
+        """Return the rows of sets; those whose market a worker lost are sent again.
+
+        Where the cluster is gone or keeps losing them, the rows that are there are returned, with a
+        warning.
+        """
         distributed: Any = importlib.import_module("distributed")
         work = ClusterWork(
             sets,
@@ -185,7 +189,8 @@ class ClusterEvaluator(Evaluator):
     def _evaluate_parts(self, work: ClusterWork, parts: list[Any]) -> Exception | None:
         """Put the rows of parts of the sets; return why the cluster lost some, None if it did not.
 
-        After Ctrl-C the parts that are not done are dropped.
+        Writes rows and warnings into ``work`` as they come, in any order. After Ctrl-C the parts
+        that are not done are dropped.
         """
         distributed: Any = importlib.import_module("distributed")
         futures: dict[Any, Any] = {}
@@ -230,34 +235,60 @@ EVALUATORS: dict[str, Evaluator] = {}
 LOCK = threading.Lock()
 
 
+class Job(NamedTuple):
+    """What a worker needs of an evaluator but its market, under a name that no other job has.
+
+    ``content`` is a pickled :class:`JobContent`.
+    """
+
+    name: str
+    content: bytes
+
+
+class JobContent(NamedTuple):
+    """The settings of an evaluator: its test without the market, what sets vary, and the rest."""
+
+    conditions: dict[str, Any]
+    policy: Any
+    names: tuple[str, ...]
+    rule: Any
+    settings: dict[str, Any]
+
+    def build(self, market: Any) -> Evaluator:
+        """Return the evaluator on a market; in a worker it has one thread."""
+        test = Conditions(market, **self.conditions)
+        varied = VariedTest(test, self.policy, self.names, self.rule)
+        return Evaluator(varied, threads=1, **self.settings)
+
+
 def compute_block(
-    job: tuple[str, bytes],
+    job: Job,
     market: Any,
     sets: Sets,
     wanted: dict[str, Any],
 ) -> tuple[Rows, tuple[tuple[str, type[Warning]], ...]]:
-    """Evaluate sets in a worker, which keeps the evaluator of its last job."""
-    name, content = job
+    """Evaluate sets in a worker; return their rows, and what they warned of.
+
+    The worker keeps the evaluator of its last job in ``EVALUATORS``, with its columns. One block
+    runs at a time, as the process has one place for warnings.
+    """
     with LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if name not in EVALUATORS:
+        if job.name not in EVALUATORS:
             EVALUATORS.clear()
-            conditions, varied, settings = pickle.loads(content)
-            test = Conditions(market, **conditions)
-            EVALUATORS[name] = Evaluator(
-                VariedTest(test, *varied),
-                threads=1,
-                **settings,
-            )
-
-        rows = EVALUATORS[name].evaluate(sets, **wanted)
+            content: JobContent = pickle.loads(job.content)
+            EVALUATORS[job.name] = content.build(market)
+        rows = EVALUATORS[job.name].evaluate(sets, **wanted)
 
     warned = dict.fromkeys((str(warning.message), warning.category) for warning in caught)
     return rows, tuple(warned)
 
 
-def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
-    """Pickle the settings of an evaluator under a name of its own; the user's code by value."""
+def describe_job(evaluator: Evaluator) -> Job:
+    """Pickle the settings of an evaluator under a name of its own.
+
+    Code of the user, which workers lack, is pickled by value, all other by reference.
+    """
     cloudpickle: Any = importlib.import_module("cloudpickle")
     metrics = "core"
     if evaluator.metrics == STREAMED:
@@ -268,7 +299,13 @@ def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
         "metrics": metrics,
     }
     varied = evaluator.varied
-    content = (fields(varied.test), (varied.policy, varied.names, varied.rule), settings)
+    content = JobContent(
+        conditions=fields(varied.test),
+        policy=varied.policy,
+        names=varied.names,
+        rule=varied.rule,
+        settings=settings,
+    )
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is
         def reducer_override(self, value: Any) -> Any:
@@ -292,20 +329,26 @@ def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
 
-    return uuid.uuid4().hex, file.getvalue()
+    return Job(uuid.uuid4().hex, file.getvalue())
 
 
 def find_user_modules() -> list[ModuleType]:
-    """Return the modules of the user that are loaded, which workers lack."""
+    """Return the modules of the user that are loaded, which workers lack.
+
+    They are files of Python outside of where Python, packages and this package are installed. The
+    script that runs, ``__main__``, is pickled by value anyway.
+    """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
     installed.append(Path(__file__).resolve().parents[1])
 
     modules = []
     for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "")
-        is_script = path.suffix == ".py" and path.is_file() and name != "__main__"
-        if is_script and not is_inside(path.resolve(), installed):
+        file = getattr(module, "__file__", None) or ""
+        path = Path(file)
+        if name == "__main__" or path.suffix != ".py" or not path.is_file():
+            continue
+        if not is_inside(path.resolve(), installed):
             modules.append(module)
     return modules
 

@@ -171,7 +171,11 @@ class Columns:
         values: Mapping[str, Any],
         seen: Mapping[Any, Observed] = core.NOTHING,
     ) -> Observed:
-        """Return the columns of one set: those in ``seen``, those that are kept, or new ones."""
+        """Return the columns of one set: those in ``seen``, those that are kept, or new ones.
+
+        ``seen`` has columns by the values of what ``observe`` reads, as :meth:`observe_together`
+        returns them. New ones are kept.
+        """
         with self._lock:
             key = self._find_key(values)
             if key in seen:
@@ -185,9 +189,10 @@ class Columns:
     def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> dict[Any, Observed]:
         """Return the columns of sets that differ in numbers, where the policy takes arrays of them.
 
-        They are not kept, so that the next block has their memory. All sets of the first call for a
-        class, and one or three of each later one, are compared with their own observation; once one
-        differs, or it raises, each set is observed alone.
+        By key, see :meth:`of_one`; empty where the policy takes no arrays. They are not kept, so
+        that the next block has their memory. All sets of the first call for a class, and one or
+        three of each later one, are compared with their own observation; once one differs, or it
+        raises, each set is observed alone: ``takes_arrays`` is False from then on.
         """
         by_key = {self._find_key(values): values for values in sets}
         different = list(by_key.values())
@@ -221,8 +226,9 @@ class Columns:
         if not seen:
             return {}
 
+        # The class has passed, so later blocks compare a few sets alone. A column of all sets has
+        # one more axis: that of the sets.
         TRIED.add(type(policy))
-        # A column of all sets has one more axis: that of the sets.
         observed = {}
         for k, values in enumerate(different):
             own_columns = {name: column[:, k] for name, column in seen.items()}
@@ -243,7 +249,10 @@ class Columns:
         return tuple(map(values.get, self.reads))
 
     def _keep(self, values: Mapping[str, Any], seen: Observed) -> Observed:
-        """Keep the columns of a set; those used longest ago leave when memory is full."""
+        """Keep the columns of a set; those used longest ago leave when memory is full.
+
+        All sets are taken to need as much memory as this one. Returns the columns.
+        """
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
             self._kept[self._find_key(values)] = seen
@@ -464,7 +473,10 @@ class Panel:
 
     @contextmanager
     def lend_room(self) -> Iterator[LentRoom]:
-        """Lend a room to a thread, the one that was given back last."""
+        """Lend a room to a thread, the one that was given back last, or a new one.
+
+        Another thread may take the last one in between, so it is asked for, not looked for.
+        """
         try:
             room = self._idle_rooms.pop()
         except IndexError:
@@ -715,7 +727,8 @@ class Panel:
         ids_of_columns = tuple(id(one.columns) for one in observed)
         flat = self._flat_columns.find(ids_of_columns, flatten)
 
-        # Methods are those of the pattern. What a set writes and reads is its own.
+        # Compiled calls are those of the pattern, so there are no methods of plain Python, which 0
+        # says. What a set writes and reads is its own.
         own: dict[str, Any] = {}
         for name in ("shown", "bar", "margin", "levels"):
             own[name] = np.zeros_like(getattr(pattern, name))

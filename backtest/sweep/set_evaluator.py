@@ -117,7 +117,10 @@ def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
 
 
 def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
-    """Write the measures, errors and returns of a part into ``rows`` at places."""
+    """Write the measures, errors and returns of a part into ``rows`` at places.
+
+    What ``sampled`` has already stays, where the part has no returns.
+    """
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
 
@@ -126,7 +129,8 @@ def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
         if k in part.sampled:
             rows.sampled[place] = part.sampled[k]
 
-    rows.shares[places] = part.shares
+    if rows.decided is not None:
+        rows.decided[places] = part.shares
     rows.done[places] = part.done
 
 
@@ -149,7 +153,11 @@ def run_one_by_one(
     returns: bool,
     progress: core.Progress | None,
 ) -> Rows:
-    """Return the rows of sets that each run alone; after Ctrl-C, those that have run."""
+    """Return the rows of sets that each run alone; after Ctrl-C, those that have run.
+
+    ``names`` are the measures. A run that raises makes a row with its error, and the others go on.
+    What runs warn of is given once for all of them, at the end.
+    """
     rows = start_rows(sets, names)
     n = len(rows.done)
     told: dict[tuple[str, type[Warning]], None] = {}
@@ -160,21 +168,17 @@ def run_one_by_one(
         *_: Any,
         **_more: Any,
     ) -> None:
+        """Keep a warning in place of showing it: the same words once."""
         if len(told) < MOST_TOLD:
             told[str(message), category] = None
 
     with warnings.catch_warnings(), engine.warn_once(is_first=False):
-        warnings.showwarning = note  # each set may warn: the same words are kept once
+        warnings.showwarning = note  # put back where the block ends
         try:
             for k in range(n):
                 try:
-                    put_result(
-                        rows,
-                        k,
-                        replay(take_sets(sets, k)),
-                        names,
-                        has_returns=returns,
-                    )
+                    result = replay(take_sets(sets, k))
+                    put_result(rows, k, result, names, has_returns=returns)
                 except core.RAISED as error:  # a policy may raise anything
                     text = f"{type(error).__name__}: {error}"
                     rows.errors[k] = " ".join(text.split())  # in one line
@@ -555,7 +559,11 @@ class Evaluator(core.Carried):
         stop: int | None = None,
         compile: engine.Compile | None = None,  # noqa: A002 - as that of bt.run
     ) -> results.Result:
-        """Return the run of one set, by default on all bars."""
+        """Return the run of one set, by default on all bars.
+
+        An account that begins at a later bar than the test's has no flows of the time before, and
+        columns of policies are warm from the bars before it.
+        """
         changes: dict[str, Any] = {}
         if stop is not None:
             changes["market"] = self.market.prefix(stop)
@@ -634,7 +642,8 @@ class PooledEvaluator(Evaluator):
         for name, market in markets.items():
             self.members[name] = Evaluator(varied.for_instrument(name, market), **settings)
 
-        # All settings are those of a member; market, start and test are of all markets.
+        # All settings are those of a member, which has checked them. Market, start and test are of
+        # all markets.
         first_member = next(iter(self.members.values()))
         vars(self).update(vars(first_member))
         self.market = self.markets = markets
@@ -683,15 +692,19 @@ class PooledEvaluator(Evaluator):
     ) -> core.FloatArray:
         """Return the mean returns over markets, (n_samples, n_sets), in the periods that all have.
 
-        A market's returns are of the periods, of ``sampling``, in which it has a bar.
+        A market's returns are of the periods, of ``sampling``, in which it has a bar. ``spans`` are
+        the first bar of an account in each market, and the bar before which it ends.
         """
         sampling = self.varied.test.sampling
         length = core.parse_duration(sampling, "sampling")
+
+        # The periods of each market by number; a bar that is longer is a period by itself.
         periods = {}
         for name, span in spans.items():
             market = self.members[name].market.slice(*span)
-            is_sampled = engine.mark_samples(market, sampling) != 0.0
-            periods[name] = market.time[is_sampled] // max(length, market.interval)
+            ends_period = engine.mark_samples(market, sampling) != 0.0
+            length_of_period = max(length, market.interval)
+            periods[name] = market.time[ends_period] // length_of_period
 
         in_all = functools.reduce(np.intersect1d, periods.values())
         returns = []

@@ -626,7 +626,10 @@ def name_sets(places: core.IntArray, n: int) -> str:
 
 
 def reset_inactive(settings: Settings, sets: Sets) -> Sets:
-    """Return sets with the defaults of parameters where another one leaves them without effect."""
+    """Return sets with the defaults of parameters where another one leaves them without effect.
+
+    So sets that differ in nothing that counts are equal, and are run once.
+    """
     reset = dict(sets)
     for name in sets.keys() & settings.keys():
         column = sets[name]
@@ -724,12 +727,17 @@ class Dimension(NamedTuple):
         return np.clip(values, self.low, self.high).astype(self.dtype)
 
     def encode(self, values: np.ndarray) -> core.FloatArray:
-        """Return the numbers in [0, 1] that are decoded to these values, of shape (n,)."""
+        """Return the numbers in [0, 1] that are decoded to these values, of shape (n,).
+
+        That of an option is the middle of its share. What is no option counts as the first one.
+        """
         if self.options:
+            # Found by its text: some options cannot be hashed, and True must not be 1.
             options = np.array(self.options, dtype=self.dtype).tolist()
             place_of = {repr(option): place for place, option in enumerate(options)}
             places = [place_of.get(repr(value), 0) for value in values.tolist()]
-            return (np.array(places) + 0.5) / len(self.options)
+            middles = np.array(places) + 0.5
+            return middles / len(self.options)
 
         low, high = self._edges()
         numbers = values.astype(np.float64)
