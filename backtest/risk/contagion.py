@@ -112,6 +112,7 @@ class BookCrowd:
                 f"{int(np.argmax(is_second))}"
             )
 
+        # A row for each account, a column for each market; where nothing is held, the entry is 1.
         shape = (len(labels), len(names))
         quantity = np.zeros(shape)
         entry = np.ones(shape)
@@ -122,14 +123,7 @@ class BookCrowd:
         quantity[rows, columns] = read_sides(frame["side"]) * sizes
         entry[rows, columns] = read_column(frame, "entry")
 
-        coins_held = np.zeros(shape)
-        core.check_names("cash of the crowd", map(str, coins or {}), labels, noun="account")
-        for label, amounts in (coins or {}).items():
-            core.check_names(f"coins of {label!r}", amounts, names, noun="market")
-            for name, amount in amounts.items():
-                core.check_range(f"coins of {label!r}", amount, low=0.0)
-                coins_held[row_of[str(label)], names.index(name)] = amount
-
+        coins_held = read_coins(coins or {}, row_of, names)
         for label, amount in cash.items():
             core.check_range(f"cash of {label!r}", amount, low=0.0)
         return cls(
@@ -141,6 +135,25 @@ class BookCrowd:
             cash=np.array([float(amount) for amount in cash.values()]),
             prices=np.array([find_price(price) for price in prices.values()]),
         )
+
+
+def read_coins(
+    coins: Mapping[Any, Mapping[str, float]],
+    row_of: Mapping[str, int],
+    names: tuple[str, ...],
+) -> FloatArray:
+    """Return the coins of accounts, (n_accounts, n_markets), checked; 0 where none are given.
+
+    ``row_of`` has the row of each account by its label.
+    """
+    core.check_names("cash of the crowd", map(str, coins), [*row_of], noun="account")
+    held = np.zeros((len(row_of), len(names)))
+    for label, amounts in coins.items():
+        core.check_names(f"coins of {label!r}", amounts, names, noun="market")
+        for name, amount in amounts.items():
+            core.check_range(f"coins of {label!r}", amount, low=0.0)
+            held[row_of[str(label)], names.index(name)] = amount
+    return held
 
 
 def find_spread(book: Books) -> FloatArray:

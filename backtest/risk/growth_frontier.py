@@ -207,17 +207,19 @@ def refine_best(
 ) -> None:
     """Add sizes between the neighbors of the best one, by the golden section of its log.
 
-    Writes the outcomes of the sizes that it tries into ``known``.
+    Writes the outcomes of the sizes that it tries into ``known``, whose best is the answer.
     """
     sizes = sorted(known)
+    medians = [known[size].median for size in sizes]
+    best = max(range(len(sizes)), key=medians.__getitem__)
     last = len(sizes) - 1
-    place = max(range(len(sizes)), key=lambda k: known[sizes[k]].median)
-    low = math.log(sizes[max(place - 1, 0)])
-    high = math.log(sizes[min(place + 1, last)])
+    low = math.log(sizes[max(best - 1, 0)])
+    high = math.log(sizes[min(best + 1, last)])
     if not high > low:
         return
 
     def measure_at(log: float) -> float:
+        """Return the growth of the median account at the log of a size."""
         size = math.exp(log)
         if size not in known:
             known[size] = simulate(size)

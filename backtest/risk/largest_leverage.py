@@ -334,19 +334,9 @@ def search_paths(
     if evaluations is not None:
         models = dict(itertools.islice(models.items(), 1))
 
-    runners: dict[int, PathsRunner] = {}
-
-    def make(paths: Paths, size: float) -> PathsRunner:
-        """Return the account of a size; what does not depend on the size is made once."""
-        scaled = scale_policy(policy, size)
-        if id(paths) in runners:
-            return runners[id(paths)].with_policy(scaled)
-        # What the policy observes on these paths was checked with its risk.
-        is_trusted = risk is not None and paths is drawn[0]
-        runners[id(paths)] = PathsRunner(
-            paths, scaled, conditions, compile=compile, is_trusted=is_trusted
-        )
-        return runners[id(paths)]
+    # What the policy observes on the first batch was checked with its risk.
+    trusted = paths if risk is not None else None
+    make = SizedAccounts(conditions, policy, compile=compile, trusted=trusted).make
 
     core.report_progress(progress, 0, len(models) + 1)
     bars = r.read_horizons(paths, horizon)[horizon]
@@ -403,6 +393,45 @@ def search_paths(
     name = f"{label} {result.leverage:.3g} liquidated within {horizon}"
     held = replay_held(make(paths, result.leverage), name, bars, probability).tabulate()
     return replace(result, scores=held.scores, forecasts=held.forecasts)
+
+
+class SizedAccounts:
+    """Makes accounts of several sizes on some batches of paths.
+
+    What does not depend on the size, as what the policy observes, is made once a batch. The columns
+    of the policy on the batch ``trusted`` need no check for look-ahead.
+    """
+
+    def __init__(
+        self,
+        conditions: Conditions,
+        policy: AnyPolicy | None,
+        *,
+        compile: bool,  # noqa: A002 - the word of bt.run
+        trusted: Paths | None,
+    ) -> None:
+        self.conditions = conditions
+        self.policy = policy
+        self.compile = compile
+        self.trusted = trusted
+        self._first_runners: dict[int, PathsRunner] = {}
+
+    def make(self, paths: Paths, size: float) -> PathsRunner:
+        """Return what runs accounts of a size, and keep it if it is the first on these paths."""
+        scaled = scale_policy(self.policy, size)
+        first = self._first_runners.get(id(paths))
+        if first is not None:
+            return first.with_policy(scaled)
+
+        runner = PathsRunner(
+            paths,
+            scaled,
+            self.conditions,
+            compile=self.compile,
+            is_trusted=paths is self.trusted,
+        )
+        self._first_runners[id(paths)] = runner
+        return runner
 
 
 def describe_cap(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -128,16 +128,28 @@ def measure_coverage(
         yield row
 
 
+class DrawnAccounts(NamedTuple):
+    """Accounts that hold a constant position, each (n,).
+
+    ``entries`` are the bars at whose open they begin, ``sides`` are 1 of longs and -1 of shorts.
+    The leverage of an account is the largest one at its entry to the power of its ``shares``.
+    """
+
+    entries: IntArray
+    sides: FloatArray
+    shares: FloatArray
+
+
 def draw_accounts(
     count: int,
     n_bars: int,
     seed: int,
     *,
     is_new: bool = False,
-) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Return entries (bars), uniform in time or all at the first, sides, and shares of leverage.
+) -> DrawnAccounts:
+    """Return accounts that begin at any bar alike, or all at the first if they are ``is_new``.
 
-    Each account has the venue's largest leverage at its entry to the power of its share.
+    Entries are drawn in any case, so that sides and shares of a seed are the same.
     """
     rng = np.random.default_rng([seed, count, n_bars])
     entries = rng.integers(0, n_bars, count)
@@ -145,18 +157,19 @@ def draw_accounts(
         entries = np.zeros_like(entries)
     is_long = rng.random(count) < 0.5
     sides = np.where(is_long, 1.0, -1.0)
-    return entries, sides, rng.random(count)
+    return DrawnAccounts(entries, sides, shares=rng.random(count))
 
 
 def simulate_accounts(
     prices: Prices,
     margins: FloatArray,
     venue: Venue,
-    entries: IntArray,
-    sides: FloatArray,
-    shares: FloatArray,
+    accounts: DrawnAccounts,
 ) -> dict[str, float]:
     """Return calls, liquidations and bad debt of accounts of constant quantity.
+
+    They are per account and year held; ``fund_used`` is per account, the most that was taken from
+    the fund since its peak. All money is in units of an account's notional at its entry.
 
     ``margins`` (n_bars, 1 or n) are the maintenance margins in each bar, under which the largest
     leverage is that of the lowest bracket. An account fails where its equity at the adverse extreme
@@ -164,6 +177,7 @@ def simulate_accounts(
     liquidations. It begins again at the next open. What is lost beyond its equity is bad debt,
     which a fund pays that gets the fees. Positions have no effect on prices.
     """
+    sides = accounts.sides
     n = len(sides)
     bars = len(prices.time)
     rates, leverages = venue.find_lowest(prices.time)
@@ -175,7 +189,7 @@ def simulate_accounts(
     # that is compared with it is False.
     entry = np.full(n, np.nan)
     backing = np.zeros(n)
-    starts = entries.copy()
+    starts = accounts.entries.copy()
     was_called = np.zeros(n, np.bool_)
 
     calls = 0.0
@@ -191,7 +205,7 @@ def simulate_accounts(
         if is_new.any():
             allowed = np.broadcast_to(largest[t], n)[is_new]
             entry[is_new] = np.broadcast_to(prices.open[t], n)[is_new]
-            leverage = np.maximum(allowed, 1.0) ** shares[is_new]
+            leverage = np.maximum(allowed, 1.0) ** accounts.shares[is_new]
             backing[is_new] = 1.0 / leverage
             was_called[is_new] = False
 
@@ -454,7 +468,7 @@ def compare_margin(
             covered += [{"rule": name, **row} for row in of_sides]
 
         prices = read_prices(market)
-        outcome = simulate_accounts(prices, in_force[:, None], venue, *drawn)
+        outcome = simulate_accounts(prices, in_force[:, None], venue, drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
             outcome = run_on_paths(rule, market, ahead, venue, seed)
@@ -546,4 +560,4 @@ def run_on_paths(
     days, bars = join_paths(market, paths, 0, paths.count)
     in_force = measure_levels(rule, days, bars.time, venue).by_bar
     drawn = draw_accounts(paths.count, len(bars.time), seed, is_new=True)
-    return simulate_accounts(bars, in_force, venue, *drawn)
+    return simulate_accounts(bars, in_force, venue, drawn)

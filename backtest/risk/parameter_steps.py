@@ -23,7 +23,7 @@ from backtest.risk.liquidations import describe_terms
 from backtest.risk.shown_growth import choose_shown_growth, describe_start
 from backtest.search import equal_risk
 from backtest.sweep import VariedTest, check_sets, read_runs
-from backtest.sweep.sets import SIGNAL, find_condition
+from backtest.sweep.sets import SIGNAL, Setting, find_condition
 
 SMALL = 0.1
 ALIKE = 1e-4
@@ -191,17 +191,11 @@ def step_parameters(
         raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
     runs = read_runs(test, policy, compile=bool(is_compiled))
 
-    # Parameters of the signal and of all instruments, not those of single ones.
-    settings = {}
-    for name, setting in runs.varied.settings.items():
-        instrument, _ = split_name(name)
-        if not instrument or name.startswith(SIGNAL):
-            settings[name] = setting
-
-    steps = []
+    settings = find_stepped(runs.varied)
+    steps: list[Step] = []
     for name, setting in settings.items():
         if is_in_use(runs.varied, name):
-            steps += [Step(name, *step) for step in list_steps(setting)]
+            steps += list_steps(setting)
     if not steps:
         raise core.ParameterError(f"parameters=True needs a parameter, {policy!r:.60} has none")
 
@@ -218,7 +212,7 @@ def step_parameters(
     if not is_whole or found.returns is None:
         raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
 
-    # Log growth a year, of each set and by sampling period; a ruin is minus infinity.
+    # Log growth a year of each set, and log returns by sampling period; a ruin is minus infinity.
     metrics = found.metrics
     is_ruined = metrics["ruined"] > 0.0
     start = int(runs.market.time[runs.first])
@@ -266,8 +260,22 @@ def step_parameters(
     )
 
 
+def find_stepped(varied: VariedTest) -> dict[str, Setting]:
+    """Return the parameters of policy and signal by name, not those of single instruments."""
+    settings = {}
+    for name, setting in varied.settings.items():
+        owner, _ = split_name(name)
+        if not owner or name.startswith(SIGNAL):
+            settings[name] = setting
+    return settings
+
+
 class Step(NamedTuple):
-    """A value of a parameter that is tried; ``size`` is NaN of an option."""
+    """A value of a parameter that is tried.
+
+    ``size`` is the step as a share of the value as it is, NaN of an option. It ``is_clipped`` where
+    the whole step would leave the parameter's range.
+    """
 
     name: str
     value: Any
@@ -316,7 +324,10 @@ def write_value(value: Any) -> str:
 
 
 def is_in_use(varied: VariedTest, name: str) -> bool:
-    """Return whether a parameter has an effect, and is not one that is off until it is set."""
+    """Return whether a parameter has an effect, and is not one that is off until it is set.
+
+    Those of a signal always count.
+    """
     parameters = varied.policy_class.parameters()
     parameter = parameters.get(name)
     if parameter is None:
@@ -332,9 +343,9 @@ def is_in_use(varied: VariedTest, name: str) -> bool:
     return not unmet
 
 
-def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
-    """Yield the values of a setting that are tried, with their step and whether it is clipped."""
-    value = setting.value
+def list_steps(setting: Setting) -> Iterator[Step]:
+    """Yield the values of a setting that are tried: 10 and 25 % down and up, or all options."""
+    value: Any = setting.value
     space = setting.space
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number:
@@ -343,7 +354,7 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
             options = (True, False)
         for option in options:
             if option != value:
-                yield option, math.nan, False
+                yield Step(setting.name, option, size=math.nan, is_clipped=False)
         return
 
     # Steps are shares of the value; of 0, shares of the range, or of 1 where it has no end.
@@ -353,8 +364,8 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
         if math.isfinite(space.high - space.low):
             size = space.high - space.low
 
-    # Of two steps that end at one value, the smaller counts.
-    steps: dict[Any, tuple[float, bool]] = {}
+    # Whole numbers move by at least 1. Of two steps that end at one value, the smaller counts.
+    steps: dict[Any, Step] = {}
     for step in (-0.1, 0.1, -0.25, 0.25):
         wanted = value + step * size
         if setting.kind is int and step > 0.0:
@@ -363,11 +374,12 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
             wanted = min(round(wanted), value - 1)
 
         allowed = min(max(wanted, space.low), space.high)
-        if allowed != value:
-            steps.setdefault(allowed, (step, allowed != wanted))
+        if allowed != value and allowed not in steps:
+            is_clipped = allowed != wanted
+            steps[allowed] = Step(setting.name, allowed, step, is_clipped)
 
     for allowed in sorted(steps):
-        yield (allowed, *steps[allowed])
+        yield steps[allowed]
 
 
 def judge_steps(rows: pd.DataFrame, edge: float) -> str:

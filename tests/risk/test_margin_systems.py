@@ -120,7 +120,8 @@ def hand(*bars, shares=0.5, sides=(1.0,), margin=0.1):
     forced = {"fee": 0.01, "slippage": 0.02, "mode": "close"}
     venue = venue_of(brackets=[bracket(leverage=40.0, rate=0.01)], liquidation=forced)
     prices = margin_levels.Prices(time, *table)
-    return margin_systems.simulate_accounts(prices, margin * wide, venue, *accounts)
+    drawn = margin_systems.DrawnAccounts(*accounts)
+    return margin_systems.simulate_accounts(prices, margin * wide, venue, drawn)
 
 
 def test_an_account_fails_at_the_worst_price_of_a_bar_by_hand():
