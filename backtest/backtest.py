@@ -262,7 +262,7 @@ class Backtest(Conditions):
         compile: bool = True,  # noqa: A002 - the word users know
         progress: RowReport = None,
     ) -> Judgement:
-        """Answer whether a policy is better than constant leverage, timed, safe, and what eats it.
+        """Test whether a policy beats constant leverage, times well and is safe, and what it costs.
 
         Each market is judged in an account of its own, and all of them together.
 

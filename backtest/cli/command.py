@@ -127,7 +127,7 @@ def argument(text: str, metavar: str | None = None) -> Any:
 AsJson = Annotated[bool, option("Print one JSON object only.", "--json")]
 Report = Annotated[Path | None, option("Write a report: .html, .md or .json.", "--report")]
 Save = Annotated[bool, option("Save the result (default), or only print it.", "--save/--no-save")]
-Verbose = Annotated[bool, option("Also print what was checked and is right.", "--verbose")]
+Verbose = Annotated[bool, option("Also print the checks that passed.", "--verbose")]
 Results = Annotated[Path, option("The folder of saved results.", "--results")]
 
 

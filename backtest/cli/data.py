@@ -166,7 +166,7 @@ def print_fetched(fetched: Any) -> None:
     printing.print_paragraph(f"listing: {facts.get('listing', 'none')}")
 
 
-REPAIR_HELP = "; ".join(f"{'|'.join(words)}: {text}" for words, (text, _) in KINDS.items())
+REPAIR_HELP = "; ".join(f"{', '.join(words)}: {text}" for words, (text, _) in KINDS.items())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ COMMANDS = {
     "regress": Row("regress", "record results, and check that they have not changed"),
     "sweep": Row("searches", "many parameter sets", SEARCH),
     "validate": Row("searches", "walk-forward, cross-validation", SEARCH),
-    "timing": Row("searches", "was it the timing", SEARCH),
+    "timing": Row("searches", "was the timing skill", SEARCH),
     "sensitivity": Row("risks", "one assumption at a time", SEARCH),
     "policies": Row("policies", "a list", SEARCH),
     "check": Row("policies", "does a policy look ahead", SEARCH),

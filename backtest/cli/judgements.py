@@ -24,7 +24,7 @@ JUDGED = "tune score require paths draws seed threads"
 
 @command("judge", list_flags("judge", JUDGED), takes_policy=True)
 def judge(draft: Draft, *, output: Output) -> None:
-    """Answer whether a policy is better than constant leverage, timed, safe, and what eats it.
+    """Test whether a policy beats constant leverage, times well and is safe, and what it costs.
 
     Each market is judged in an account of its own. Exit code 1 if something required does not hold,
     2 if a market fails.

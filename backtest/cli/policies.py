@@ -136,7 +136,9 @@ def check(
     data: Annotated[
         Texts, typer.Option(help="A folder or file; repeat for several markets.")
     ] = None,
-    instrument: Annotated[Texts, typer.Option(help="Instrument of a folder of several.")] = None,
+    instrument: Annotated[
+        Texts, typer.Option(help="Instrument to read from a folder of several.")
+    ] = None,
     venue: Annotated[Texts, option_of("venue.preset")] = None,
     capital: Annotated[Texts, option_of("account.capital")] = None,
     margin: Annotated[Texts, option_of("account.margin")] = None,

@@ -35,7 +35,7 @@ IN_SUMMARY = (
 def run(draft: Draft, *, output: Output) -> None:
     """Run an account through a market under a policy, and summarize the result.
 
-    With tables [accounts.NAME], several accounts, with transfers between them.
+    Tables [accounts.NAME] make several accounts, with transfers between them.
 
     backtest run --policy cppi --set multiplier=4 --data btc/
     backtest run examples/btc-vol-target.toml --set account.band=0.1 --json

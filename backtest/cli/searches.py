@@ -145,7 +145,7 @@ def list_settings(values: Mapping[str, Any]) -> list[str]:
     return [f"{again}\n{' '.join(words)}"]
 
 
-Gate = Annotated[bool, option("Exit code 1 too without evidence of a gain.", "--gate")]
+Gate = Annotated[bool, option("Also exit with code 1 if there is no evidence of a gain.", "--gate")]
 Timing = Annotated[bool, option("Test its timing too, out of sample.", "--timing")]
 
 

@@ -21,7 +21,7 @@ from backtest.live import ledger
     "run.decision_interval shadow.fills shadow.snapshot shadow.flows shadow.range_tolerance",
 )
 def shadow(draft: Draft, *, output: Output) -> None:
-    """Compare a live account with what its policy would have done, and say why.
+    """Compare a live account with what its policy would have done, and explain the difference.
 
     The difference is the sum of parts: deposits, timing, sizes, orders, prices, fees, funding, and
     what is unexplained. Each call writes its days into shadow/ledger.parquet of the results, unless

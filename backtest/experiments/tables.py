@@ -42,7 +42,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "from": (TIME, "First bar to read, UTC."),
         "to": (TIME, "End of the last bar, UTC."),
         "resample": (str, "Combine bars into longer ones, e.g. 1d."),
-        "instrument": ((str, list), "Instrument of a folder of several."),
+        "instrument": ((str, list), "Instrument to read from a folder of several."),
     },
     "policy": {
         "name": (str, "A policy (vol-target), FILE.py:Class or package.module:Class."),
@@ -64,7 +64,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "run": {
         "start": (TIME,),
         "end": (TIME,),
-        "signal": ((float, str), "From -1 to 1 (1), a column, or rsi:14:30:70."),
+        "signal": ((float, str), "Direction: -1 to 1 (1), a column, or a rule (rsi:14:30:70)."),
         "signal_settings": (dict, "Parameters of the signal's rule, also signal.NAME."),
         "weights": (str, "Several markets: a file of weights by time and instrument (1/n)."),
         "carry_weights": (bool, "Each row of weights holds from its time until the next."),

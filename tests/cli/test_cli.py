@@ -488,7 +488,7 @@ def test_values_have_the_names_of_the_docs(capsys, command, named):
 
 def test_tables_in_a_help_are_no_styles(capsys):
     shown = call(capsys, "run", "--help")[1]
-    assert "With tables [accounts.NAME], several accounts" in shown
+    assert "Tables [accounts.NAME] make several accounts" in shown
     assert "Usage: backtest run [OPTIONS] [EXPERIMENT.toml]" in shown
     shown = call(capsys, "options", "--help")[1]
     assert "deribit.parquet          # which quotes are" in shown
