@@ -42,9 +42,9 @@ WithOptions = Annotated[
 
 @command("compile")
 def compile_core(into: Into = None, options: WithOptions = False) -> None:
-    """Compile the core for this processor, so that no run waits for the compiler.
+    """Compile the engine for this processor, so that no run waits for the compiler.
 
-    Finished parts are kept when it is interrupted. An installed wheel has the core already.
+    Finished parts are kept if it is interrupted. An installed wheel has the engine already.
 
     backtest compile                       [dim]# once in a checkout, or in a build[/dim]
     """

@@ -58,7 +58,7 @@ COMMANDS = {
     "shadow": Row("shadows", "an account beside its policy", LIVE),
     "replay": Row("runs", "an account on its real fills", LIVE),
     "results": Row("results", "what is saved, outcomes of forecasts", PROGRAM),
-    "compile": Row("compiling", "the core, once", PROGRAM),
+    "compile": Row("compiling", "the engine, once", PROGRAM),
     "schema": Row("schema", "of experiments", PROGRAM),
     "help": Row("app", "keys of experiments", PROGRAM),
 }
