@@ -146,7 +146,7 @@ def value_state(
     bars, options = np.nonzero(years >= 0.0)
     forwards = forward[bars, options]
     times = years[bars, options]
-    state = np.stack([forwards, volatility[bars, options], times])
+    state = results.OptionState(forwards, volatility[bars, options], times)
     value = np.full(forward.shape, np.nan)
     value[bars, options] = results.compute_prices(terms, options, state)
 

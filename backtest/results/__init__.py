@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from backtest.results.manifest import hash_source, read_tables_in_use
     from backtest.results.measure_table import RunSpan, find_cost_rates, measure_accounts
     from backtest.results.measure_table import name_measure
-    from backtest.results.option_profit import OptionQuotes, OptionTerms, compute_prices
-    from backtest.results.option_profit import compute_volatilities
+    from backtest.results.option_profit import OptionQuotes, OptionState, OptionTerms
+    from backtest.results.option_profit import compute_prices, compute_volatilities
     from backtest.results.overfitting import Overfitting, probability_of_backtest_overfitting
     from backtest.results.performance import MarketFit, annualize_ratios
     from backtest.results.performance import certainty_equivalent, compound_growth
@@ -64,7 +64,9 @@ else:
             "read_tables_in_use"
         ),
         "results.measure_table": "RunSpan find_cost_rates measure_accounts name_measure",
-        "results.option_profit": "OptionQuotes OptionTerms compute_prices compute_volatilities",
+        "results.option_profit": (
+            "OptionQuotes OptionState OptionTerms compute_prices compute_volatilities"
+        ),
         "results.overfitting": "Overfitting probability_of_backtest_overfitting",
         "results.performance": (
             "MarketFit annualize_ratios certainty_equivalent "

@@ -118,7 +118,8 @@ class Attribution:
 def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     """Return the terms of log growth bar by bar, and ``growth``, their sum.
 
-    One array of shape (n_bars,) per name of ``TERMS``, and ``growth``; 0 in bars that do not count.
+    One array of shape (n_bars,) for each name of ``TERMS``, and ``growth``. All are 0 in bars that
+    do not count.
 
     Notes
     -----
@@ -134,7 +135,7 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     terms hold the shares of the loss, and ``ruin`` the infinite rest.
     """
     is_counted = life.is_counted
-    scale = np.divide(
+    scale = np.divide(  # money becomes a share of the wealth before the bar
         1.0,
         life.before,
         out=np.zeros_like(life.before),
@@ -145,7 +146,7 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
 
     # What the position made beside the move of the mark: other prices, or an exit in the bar.
     unseen = life.money["price_pnl"] * scale - life.leverage * move
-    mean, _ = measure_leverage(life)
+    mean = measure_leverage(life).mean
     simple = {
         "average_leverage": (mean - 1.0) * move,
         "leverage_timing": (life.leverage - mean) * move,
@@ -178,8 +179,15 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     return in_order
 
 
-def measure_leverage(life: AccountHistory) -> tuple[float, float]:
-    """Return the mean leverage over bars with a direction, and the error of its timing.
+class MeanLeverage(NamedTuple):
+    """Mean leverage of an account over bars with a direction, and the error of its timing."""
+
+    mean: float
+    timing_error: float
+
+
+def measure_leverage(life: AccountHistory) -> MeanLeverage:
+    """Return the mean leverage of a history; 0 with an error of 0 if no bar has a direction.
 
     Notes
     -----
@@ -188,14 +196,14 @@ def measure_leverage(life: AccountHistory) -> tuple[float, float]:
     """
     has_direction = life.is_counted & (life.direction != 0.0)
     if not has_direction.any():
-        return 0.0, 0.0
+        return MeanLeverage(0.0, 0.0)
 
     leverage = life.leverage[has_direction]
     move = life.move[has_direction]
     mean = float(np.mean(leverage))
     products = (leverage - mean) * (move - np.mean(move))
     error = float(np.sqrt(np.sum(np.square(products))))
-    return mean, error
+    return MeanLeverage(mean, error)
 
 
 @checked
@@ -204,12 +212,12 @@ def attribute(life: AccountHistory, years: float) -> Attribution:
     by_bar = split_growth(life)
     sums = {name: float(np.sum(values)) for name, values in by_bar.items()}
     growth = sums.pop("growth")
-    mean_leverage, error = measure_leverage(life)
+    leverage = measure_leverage(life)
     return Attribution(
         growth=growth,
         amounts=sums,
-        timing_error=error,
-        leverage_held=mean_leverage,
+        timing_error=leverage.timing_error,
+        leverage_held=leverage.mean,
         years=years,
     )
 
@@ -320,12 +328,13 @@ def find_signal_before(run: Any, n_bars: int) -> FloatArray:
 
 
 def find_wealth_before(series: Mapping[str, FloatArray]) -> FloatArray:
-    """Return equity and reserve before each bar, with the deposits of the bar."""
+    """Return equity and reserve before each bar, with the deposits of the bar, (n_bars,)."""
     after = series["equity"] + series["reserve"]
     costs = sum(series[name] for name in GROWTH_TERMS)
     gains = series["price_pnl"] + series["bad_debt"] - costs
 
-    # Before the first bar stands what its gains did not bring, then the close of the bar before.
+    # Before a bar stands the close of the one before. The first has none: there it is the wealth at
+    # its own close without its gains, which has its deposits already.
     first = after[:1] - gains[:1]
     before = np.concatenate([first, after[:-1]])
 

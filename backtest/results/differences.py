@@ -42,7 +42,8 @@ def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     n = x.shape[1]
     mean = np.mean(x, axis=1)
     deviation = np.std(x, axis=1, ddof=1)
-    deviation = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    is_moving = deviation >= LEAST_DEVIATION
+    deviation = np.where(is_moving, deviation, np.nan)
     ratio = mean / deviation
 
     # Derivative of the ratio by mean and variance, of returns in units of their deviation.
@@ -199,16 +200,21 @@ def draw_histories(
     The numbers are those of ``arch.bootstrap.StationaryBootstrap``, which takes seconds to import.
     """
     places = np.arange(n)
+    chance_to_begin = 1.0 / block
     for _ in range(draws):
         firsts = rng.integers(n, size=n)
-        begins = rng.random(n) <= 1.0 / block
+        begins = rng.random(n) <= chance_to_begin
         begins[0] = True
 
         # Each period goes on from the first one of its block.
         start_of_block = np.maximum.accumulate(np.where(begins, places, 0))
-        periods = (firsts[start_of_block] + places - start_of_block) % n
-        is_next = periods[1:] == (periods[:-1] + 1) % n
-        starts = np.flatnonzero(np.concatenate(([True], ~is_next)))
+        steps_into_block = places - start_of_block
+        periods = (firsts[start_of_block] + steps_into_block) % n
+
+        # A block that by chance goes on where the one before ended is one with it.
+        following = (periods[:-1] + 1) % n
+        is_start = np.append(True, periods[1:] != following)
+        starts = np.flatnonzero(is_start)
         yield DrawnHistory(periods, starts)
 
 
@@ -297,11 +303,17 @@ def resampling_error(influence: FloatArray, block: int) -> FloatArray:
     weight = (1.0 - share) * q**lag + share * q ** (n - lag)
 
     error = np.empty(len(influence))
+    length = 2 * n
     for row, series in enumerate(influence):
         # Autocovariances by the Fourier transform, of a series padded so that it does not wrap.
-        spectrum = np.fft.rfft(series - np.mean(series), 2 * n)
-        covariance = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, 2 * n)[:n] / n
-        variance = covariance[0] + 2.0 * (weight @ covariance[1:])
+        centered = series - np.mean(series)
+        spectrum = np.fft.rfft(centered, length)
+        power = spectrum.real**2 + spectrum.imag**2
+        products = np.fft.irfft(power, length)
+        covariance = products[:n] / n
+
+        weighted = weight @ covariance[1:]
+        variance = covariance[0] + 2.0 * weighted
         error[row] = math.sqrt(max(0.0, variance) / n)
     return error
 

@@ -104,19 +104,22 @@ class Settlement(NamedTuple):
 
 
 def list_settlements(run: RunRecord) -> dict[tuple[str, int], list[Settlement]]:
-    """Return the settlements of a run by instrument and open of their bar."""
+    """Return the settlements of a run by instrument and open of their bar; none of a loaded run."""
     settlements: dict[tuple[str, int], list[Settlement]] = defaultdict(list)
     for name, market in (run.markets or {}).items():
         stamps = market.funding_time
-        jitter = core.parse_duration(run.venues[name].funding_jitter)
-        bars, is_open = place_on_bars(stamps, market.time, market.interval, jitter)
+        venue = run.venues[name]
+        jitter = core.parse_duration(venue.funding_jitter)
+        bars, are_at_open = place_on_bars(stamps, market.time, market.interval, jitter)
 
         # Those before the first bar and after the last one are of no bar.
         is_inside = (bars >= 0) & (bars < market.n_bars)
         for k in np.flatnonzero(is_inside).tolist():
-            open_of_bar = int(market.time[bars[k]])
-            settlement = Settlement(int(stamps[k]), bool(is_open[k]))
-            settlements[name, open_of_bar].append(settlement)
+            bar = bars[k]
+            opened = int(market.time[bar])
+            stamp = int(stamps[k])
+            is_at_open = bool(are_at_open[k])
+            settlements[name, opened].append(Settlement(stamp, is_at_open))
     return settlements
 
 
@@ -133,12 +136,15 @@ def place_entries(
 ) -> IntArray:
     """Return the times of entries, ns: as :func:`tabulate_fills` says, inside at a settlement.
 
-    The stamp of a settlement or an expiry holds for the entries after it in the same bar.
+    ``names`` are those of their owners. The stamp of a settlement or an expiry holds for the
+    entries after it in the same bar. Payments have no stamp in the log: they are matched with the
+    settlements of the market, in their order.
     """
     settlements = list_settlements(run)
     expiries: dict[str, int] = {}
     if run.options is not None:
-        expiries = dict(zip(run.options.names, run.options.terms.expiries.tolist(), strict=True))
+        stamps_of_options = run.options.terms.expiries.tolist()
+        expiries = dict(zip(run.options.names, stamps_of_options, strict=True))
 
     n_paid: dict[tuple[str, int, int], int] = defaultdict(int)
     times = []

@@ -301,7 +301,11 @@ def effective_observations(returns: core.FloatArray) -> float:
     centered = np.asarray(returns) - np.mean(returns)
     squares = float(centered @ centered)
     lags = min(int(1.3 * math.sqrt(n)), n - 1)
-    products = [float(centered[k:] @ centered[:-k]) for k in range(1, lags + 1)]
+    products = []
+    for k in range(1, lags + 1):
+        product = float(centered[k:] @ centered[:-k])
+        products.append(product)
+
     weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)
     weighted_sum = float(weights @ np.array(products))
     factor = 1.0 + 2.0 * weighted_sum / squares

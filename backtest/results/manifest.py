@@ -370,6 +370,8 @@ def list_members(cls: type, *, without: Collection[str]) -> Iterator[str]:
     for name, value in vars(cls).items():
         if name in without or isinstance(value, FunctionType):
             continue
+
+        # The functions of a property, of a class or static method, and of a cached property.
         for attribute in ("fget", "__func__", "func"):
             function = getattr(value, attribute, None)
             if isinstance(function, FunctionType):

@@ -56,32 +56,41 @@ class OptionQuotes(NamedTuple):
     value_close: FloatArray
 
 
+class OptionState(NamedTuple):
+    """What the model values options at, arrays of shape (m,); ``years`` are those to expiry.
+
+    A volatility of NaN counts as 0: a mark at a bound has none.
+    """
+
+    forward: FloatArray
+    volatility: FloatArray
+    years: FloatArray
+
+
 class Moves(NamedTuple):
     """Stretches of time in which a number of contracts was held, arrays of shape (m,).
 
-    ``bars`` and ``options`` say where the profit is booked. ``start`` and ``end`` have forward,
-    volatility and years, of shape (3, m).
+    ``bars`` and ``options`` say where the profit is booked.
     """
 
     bars: IntArray
     options: IntArray
     quantities: FloatArray
-    start: FloatArray
-    end: FloatArray
+    start: OptionState
+    end: OptionState
 
 
-def compute_greeks(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
-    """Return the Greeks per unit of the underlying, of shape (7, m).
+def compute_greeks(terms: OptionTerms, options: IntArray, state: OptionState) -> Greeks:
+    """Return the Greeks per unit of the underlying, of shape (m,) each.
 
-    ``options`` (m,) are places in the terms; ``state`` (3, m) has forward, volatility and years. A
-    volatility of NaN counts as 0: a mark at a bound has none.
+    ``options`` (m,) are places in the terms.
     """
     from backtest.options.pricing import greeks  # noqa: PLC0415 - only with options
 
-    return evaluate_rows(greeks, terms, options, state)
+    return Greeks(*evaluate_rows(greeks, terms, options, state))
 
 
-def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
+def compute_prices(terms: OptionTerms, options: IntArray, state: OptionState) -> FloatArray:
     """Return the prices per unit of the underlying, of shape (m,)."""
     from backtest.options.pricing import price  # noqa: PLC0415 - only with options
 
@@ -117,7 +126,8 @@ def compute_volatilities(
             settlement,
         )
 
-    state = np.stack([forward, marks, years])
+    # The volatility is what is sought: the mark takes its place in the state.
+    state = OptionState(forward, volatility=marks, years=years)
     return np.asarray(evaluate_rows(invert, terms, options, state)[0])
 
 
@@ -125,24 +135,30 @@ def evaluate_rows(
     formula: Callable[..., Any],
     terms: OptionTerms,
     options: IntArray,
-    state: FloatArray,
+    state: OptionState,
 ) -> FloatArray:
-    """Return what a formula of :mod:`backtest.options` gives by row, of shape (values, m)."""
-    forward, volatility, years = state
+    """Return what a formula of :mod:`backtest.options` gives for each option, of shape (7, m).
+
+    A row for each Greek; of a formula that gives one number all rows are that number.
+    """
     kinds = np.where(terms.signs[options] > 0.0, "call", "put")
+    are_coin = terms.are_coin[options]
     values = np.full((len(Greeks._fields), len(options)), np.nan)
+
+    # A call of the formula takes options of one settlement.
     for settlement in ("cash", "coin"):
-        rows = np.flatnonzero(terms.are_coin[options] == (settlement == "coin"))
+        rows = np.flatnonzero(are_coin == (settlement == "coin"))
         if len(rows) == 0:
             continue
 
+        places = options[rows]
         values[:, rows] = formula(
             kinds[rows],
-            forward[rows],
-            terms.strikes[options[rows]],
-            np.maximum(years[rows], 0.0),
-            np.nan_to_num(volatility[rows]),
-            terms.rates[options[rows]],
+            state.forward[rows],
+            terms.strikes[places],
+            np.maximum(state.years[rows], 0.0),
+            np.nan_to_num(state.volatility[rows]),
+            terms.rates[places],
             settlement,
         )
     return values
@@ -153,19 +169,23 @@ def measure_greeks(
     quotes: OptionQuotes,
     quantities: FloatArray,
 ) -> dict[str, FloatArray]:
-    """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name."""
+    """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name.
+
+    ``quantities`` (n_bars, K) are signed contracts; where none are held the Greeks are 0.
+    """
     bars, options = np.nonzero(quantities)
     state = pick(quotes, "close", bars, options)
     greeks = compute_greeks(terms, options, state)
     amount = quantities[bars, options] * terms.sizes[options]
     index = quotes.index_close[bars, options]
 
-    # In money: a Greek of one contract times contracts, a power of the index, and its unit.
+    # In money: a Greek of one unit, times the units held and a power of the index. The divisor
+    # makes it that of a usual step, as a day or a percent.
     table = {}
     for name, values, scale in zip(Greeks._fields, greeks, SCALES, strict=True):
-        power, per = scale
+        power, divisor = scale
         column = np.zeros(quantities.shape)
-        column[bars, options] = values * amount * index**power / per
+        column[bars, options] = values * amount * index**power / divisor
         table[name] = column
     return table
 
@@ -175,13 +195,16 @@ def pick(
     when: str,
     bars: IntArray,
     options: IntArray,
-) -> FloatArray:
-    """Return forward, volatility and years at the open or the close of bars, of shape (3, m)."""
-    rows = []
-    for name in ("forward", "volatility", "years"):
+) -> OptionState:
+    """Return the states of options at bars, an option and a bar each, of shape (m,).
+
+    ``when`` is ``"open"`` or ``"close"``.
+    """
+    values = {}
+    for name in OptionState._fields:
         table: FloatArray = getattr(quotes, f"{name}_{when}")
-        rows.append(table[bars, options])
-    return np.stack(rows)
+        values[name] = table[bars, options]
+    return OptionState(**values)
 
 
 def explain_profit(
@@ -236,7 +259,6 @@ def follow_ended(
     bars, options = np.nonzero(ended)
     quantities = ended[bars, options]
     start = pick(quotes, "open", bars, options)
-    years = start[2]
 
     profit_of_one = profit[bars, options] / quantities
     value_at_end = quotes.value_open[bars, options] + profit_of_one
@@ -245,9 +267,11 @@ def follow_ended(
 
     settlement = settled[bars, options]
     has_expired = ~np.isnan(settlement)
-    end = start.copy()
-    end[0] = np.where(has_expired, settlement, forward_traded)
-    end[2] = np.where(has_expired, 0.0, years)
+    end = OptionState(
+        forward=np.where(has_expired, settlement, forward_traded),
+        volatility=start.volatility,
+        years=np.where(has_expired, 0.0, start.years),
+    )
     return Moves(
         bars=bars,
         options=options,
@@ -264,10 +288,12 @@ def multiply(quantities: FloatArray, values: FloatArray) -> FloatArray:
 
 def expand(terms: OptionTerms, moves: Moves) -> dict[str, FloatArray]:
     """Return the parts of the profit of some moves, to second order, of shape (m,) by name."""
-    greeks = Greeks(*compute_greeks(terms, moves.options, moves.start))
-    forward_move = moves.end[0] - moves.start[0]
-    volatility_move = np.nan_to_num(moves.end[1] - moves.start[1])
-    years_passed = moves.start[2] - moves.end[2]
+    start = moves.start
+    end = moves.end
+    greeks = compute_greeks(terms, moves.options, start)
+    forward_move = end.forward - start.forward
+    volatility_move = np.nan_to_num(end.volatility - start.volatility)
+    years_passed = start.years - end.years
 
     amount = moves.quantities * terms.sizes[moves.options]
     return {
@@ -307,24 +333,27 @@ def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
 def find_forwards(
     terms: OptionTerms,
     options: IntArray,
-    state: FloatArray,
+    state: OptionState,
     value: FloatArray,
 ) -> FloatArray:
     """Return the forwards at which options have some values per unit, all else as in the state.
 
-    The value of a call rises with the forward, that of a put falls, in coins too.
+    By bisection in logarithms, from a thousandth of the forward of the state to a thousand times
+    it. The value of a call rises with the forward, that of a put falls, in coins too.
     """
-    low = state[0] / 1e3
-    high = state[0] * 1e3
-    n_steps = STEPS if len(options) else 0
+    if len(options) == 0:
+        return state.forward
 
-    for _ in range(n_steps):
+    low = state.forward / 1e3
+    high = state.forward * 1e3
+    for _ in range(STEPS):
         middle = np.sqrt(low * high)
-        at_middle = np.stack([middle, *state[1:]])
-        over = compute_prices(terms, options, at_middle) - value
-        is_under = terms.signs[options] * over < 0.0
-        low = np.where(is_under, middle, low)
-        high = np.where(is_under, high, middle)
+        over = compute_prices(terms, options, state._replace(forward=middle)) - value
+
+        # A call that is worth too little is sought above the middle, a put below it.
+        is_above = terms.signs[options] * over < 0.0
+        low = np.where(is_above, middle, low)
+        high = np.where(is_above, high, middle)
     return np.asarray(np.sqrt(low * high))
 
 
@@ -349,19 +378,21 @@ def weigh_gamma(
     # from the open on to the close. An option that expires on the way ends with no time left.
     to_open = follow_gap(quotes, carried)
     to_close = follow_bar(quotes, opened)
-    to_close.end[2] = np.nan_to_num(to_close.end[2])
+    years_at_close = np.nan_to_num(to_close.end.years)
+    to_close = to_close._replace(end=to_close.end._replace(years=years_at_close))
 
     for moves in (to_open, to_close):
-        forward, volatility, years_at_start = moves.start
-        years_at_end = np.maximum(moves.end[2], 0.0)
-        greeks = Greeks(*compute_greeks(in_cash, moves.options, moves.start))
+        start = moves.start
+        greeks = compute_greeks(in_cash, moves.options, start)
         amount = moves.quantities * terms.sizes[moves.options]
 
         # G S^2 dt, in a coin divided by S.
         power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
-        years = years_at_start - years_at_end
-        weight = amount * greeks.gamma * forward**power * years
+        years = start.years - np.maximum(moves.end.years, 0.0)
+        weight = amount * greeks.gamma * start.forward**power * years
+
+        variance = np.nan_to_num(start.volatility) ** 2
         place = (moves.bars, moves.options)
         np.add.at(weights, place, weight)
-        np.add.at(weighted_variances, place, weight * np.nan_to_num(volatility) ** 2)
+        np.add.at(weighted_variances, place, weight * variance)
     return weights, weighted_variances

@@ -85,10 +85,12 @@ def rank_winners(
     """
     n_trials = table.shape[1]
     blocks = Blocks.of(table, splits)
+
+    # Each pair of halves is met once: by its half with block 0, of which these are the others.
     halves = itertools.combinations(range(1, splits), splits // 2 - 1)
     n_at_once = max(1, CHUNK // n_trials)
     while part := list(itertools.islice(halves, n_at_once)):
-        # 1 in the blocks of a half, which has the first block: the other half has the rest.
+        # A mask has 1 in the blocks of a half. Its complement has the other half.
         mask = np.zeros((len(part), splits))
         mask[:, 0] = 1.0
         chosen_blocks = np.array(part, dtype=np.int64)
@@ -103,6 +105,8 @@ def rank_winners(
             margin = TOLERANCE * np.abs(figure)
             n_worse = np.count_nonzero(outside < figure - margin, axis=1)
             n_better = np.count_nonzero(outside > figure + margin, axis=1)
+
+            # The mean rank of all that are as good as the winner.
             yield 0.5 * (n_trials + 1 + n_worse - n_better)
 
 

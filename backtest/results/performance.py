@@ -173,10 +173,11 @@ def calendar_returns(
     """
     edges = opens[[0, -1]].astype("datetime64[ns]")
     first, last = edges.astype(f"datetime64[{period}]")
-    later_periods = np.arange(first + 1, last + 1).astype("datetime64[ns]")
-    later_starts = later_periods.astype(np.int64)
+    later_periods = np.arange(first + 1, last + 1)
+    later_starts = later_periods.astype("datetime64[ns]").astype(np.int64)
 
-    # The last bar before each later period ends the one before it.
+    # A period ends with the last bar before a later one. One without a bar ends nothing: the bar
+    # before it ended the period before already.
     last_bars = np.searchsorted(opens, later_starts) - 1
     is_end = np.zeros(len(opens))
     is_end[last_bars] = 1.0
@@ -340,25 +341,30 @@ def worst_drawdowns(
     ``days_down`` from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
     check_lengths(unit=unit, closes=closes)
-    # A drawdown is a stretch of bars below the peak: from `begin` to before `end`.
     running_peak = np.maximum.accumulate(np.maximum(unit, first_peak))
     fall = 1.0 - unit / running_peak
-    is_down = np.concatenate([[0], fall > TOLERANCE, [0]])
-    edges = np.flatnonzero(np.diff(is_down))
 
-    # Every second of these maxima is of a stretch between two drawdowns.
-    depth = np.maximum.reduceat(np.append(fall, 0.0), edges)[::2]
+    # A drawdown is a stretch of bars below the peak. With a bar at the peak before the first and
+    # after the last, each even change begins a drawdown, and the odd one after it ends it.
+    is_down = np.concatenate([[0], fall > TOLERANCE, [0]])
+    changes = np.flatnonzero(np.diff(is_down))
+
+    # Of the maxima between changes, the even ones are those of drawdowns.
+    depth = np.maximum.reduceat(np.append(fall, 0.0), changes)[::2]
     deepest = np.argsort(-depth, kind="stable")[:count]
-    begins, ends = edges.reshape(-1, 2)[deepest].T
+    begins, ends = changes.reshape(-1, 2)[deepest].T
     lows = []
     for begin, end in zip(begins, ends, strict=True):
         lows.append(begin + np.argmax(fall[begin:end]))
     troughs = np.array(lows, dtype=np.int64)
 
-    # The first time is that of the start, so the close of bar t is at t + 1.
+    # The first time is that of the start, so the close of bar t is at t + 1. A peak is the close
+    # before a drawdown begins.
     times = np.concatenate([[start], closes])
     peak = times[begins]
     trough = times[troughs + 1]
+
+    # One that lasts to the last bar ends there, and has no recovery.
     end = times[np.minimum(ends + 1, len(closes))]
     recovery = np.where(ends < len(closes), end, pd.NaT.value)
     return pd.DataFrame(

@@ -165,7 +165,8 @@ def group_values(values: Any, bins: int | None, title: str) -> Phases:
     # A bar whose value is not known is in no phase, -1.
     check_no_bins(bins, title, len(different))
     row_of: dict[Label | None, int] = {label: row for row, label in enumerate(different)}
-    places = [row_of.get(label, -1) for label in labels]
+    row_of[None] = -1
+    places = [row_of[label] for label in labels]
     names = [shorten_label(label) for label in different]
     return Phases(np.array(places, dtype=np.int64), names)
 
@@ -222,12 +223,15 @@ def check_no_bins(bins: int | None, title: str, count: int = 2) -> None:
 def cut_into_quantiles(values: core.FloatArray, bins: int) -> Phases:
     """Return phases of equal counts of known values, from the lowest on."""
     is_known = np.isfinite(values)
-    steps = np.linspace(0.0, 1.0, bins + 1)
-    edges = np.full(bins + 1, np.nan)
+    n_edges = bins + 1
+    edges = np.full(n_edges, np.nan)
     if is_known.any():
+        steps = np.linspace(0.0, 1.0, n_edges)
         edges = np.quantile(values[is_known], steps)
 
-    places = np.searchsorted(edges[1:-1], values, side="right")
+    # A value at an inner edge is in the phase above it; one that is not known is in none, -1.
+    inner_edges = edges[1:-1]
+    places = np.searchsorted(inner_edges, values, side="right")
     places = np.where(is_known, places, -1)
     names = [f"{k + 1} of {bins}" for k in range(bins)]
     if bins == BINS:
@@ -249,14 +253,18 @@ def measure_market(
     """
     values = pd.Series(price, core.utc_index(closes))
     if column == DRAWDOWN:
-        highs = values.rolling(pd.Timedelta(HIGH_WINDOW, "ns")).max()
+        window = pd.Timedelta(HIGH_WINDOW, "ns")
+        highs = values.rolling(window).max()
         return np.asarray(1.0 - values / highs)
 
-    # Sigma per sqrt(day), from that of a bar.
+    # Sigma of a bar, over the closes of a window.
     log_price = np.log(price)
-    returns = pd.Series(np.diff(log_price, prepend=np.nan), values.index)
+    log_returns = np.diff(log_price, prepend=np.nan)
+    returns = pd.Series(log_returns, values.index)
     window = pd.Timedelta(VOLATILITY_WINDOW, "ns")
     sigma_of_bar = returns.rolling(window).std().to_numpy()
+
+    # Sigma per sqrt(day), known once the window is full.
     length = max(int(closes[-1] - closes[0]), 1)
     bars_per_day = (len(closes) - 1) * DAY / length
     is_full = closes - closes[0] >= VOLATILITY_WINDOW
@@ -408,12 +416,19 @@ def censor_ends(turns: list[Turn], price: core.FloatArray) -> list[Turn]:
     """Drop turning points near an end, then those at the ends that the price there passes."""
     n_months = len(price)
     last = n_months - 1
-    turns = [turn for turn in turns if ENDS <= turn.month <= last - ENDS]
-    while turns and is_passed(price, turns[0], range(turns[0].month)):
-        turns = turns[1:]
-    while turns and is_passed(price, turns[-1], range(turns[-1].month + 1, n_months)):
-        turns = turns[:-1]
-    return turns
+    inner = [turn for turn in turns if ENDS <= turn.month <= last - ENDS]
+
+    while inner:
+        earlier = range(inner[0].month)
+        if not is_passed(price, inner[0], earlier):
+            break
+        inner = inner[1:]
+    while inner:
+        later = range(inner[-1].month + 1, n_months)
+        if not is_passed(price, inner[-1], later):
+            break
+        inner = inner[:-1]
+    return inner
 
 
 def is_passed(price: core.FloatArray, turn: Turn, months: range) -> bool:
@@ -516,19 +531,20 @@ def measure_spreads(
     places: core.IntArray,
     n_phases: int,
 ) -> dict[str, core.FloatArray]:
-    """Return volatility, Sharpe ratio and its error by phase.
+    """Return volatility, Sharpe ratio and its error by phase, arrays of shape (n_phases,).
 
-    Their returns are those of sampling periods, cut where the phase changes. A piece counts as its
-    share of the bars of its sampling period, so a single phase has the measures of the run.
+    ``places`` (n_bars,) are the phases of the bars. A sampling period in which the phase changes is
+    cut into pieces, each with a return of its own. A piece counts as its share of the bars of its
+    period, so a single phase has the measures of the run. NaN for fewer than two pieces.
     """
     is_end = run.ends_sample != 0.0
-    sample = np.cumsum(is_end) - is_end
-    lengths = np.bincount(sample)
+    period = np.cumsum(is_end) - is_end  # the number of the period of each bar
+    bars_of_period = np.bincount(period)
     ends_phase = np.append(np.diff(places) != 0, True)
     is_cut = is_end | ends_phase
-    rows = np.flatnonzero(is_cut)
+    rows = np.flatnonzero(is_cut)  # the last bar of each piece
 
-    # The return of each piece, over the risk-free one, and its share of its sampling period.
+    # The return of each piece, over the risk-free one, and its share of its period.
     returns = performance.sampled_returns(
         run.of_account("unit"),
         is_cut.astype(np.float64),
@@ -537,8 +553,8 @@ def measure_spreads(
     risk_free = np.diff(accumulate_risk_free(run)[rows], prepend=0.0)
     excess = returns - risk_free
     bars_of_piece = np.diff(rows, prepend=-1)
-    shares = bars_of_piece / lengths[sample[rows]]
-    is_whole = sample[rows] < np.count_nonzero(is_end)  # the last period may be unfinished
+    shares = bars_of_piece / bars_of_period[period[rows]]
+    is_whole = period[rows] < np.count_nonzero(is_end)  # the last period may be unfinished
 
     names = ("volatility", "sharpe", "sharpe_error")
     spreads = {name: np.full(n_phases, np.nan) for name in names}
@@ -568,7 +584,7 @@ def measure_falls(
     n_phases: int,
 ) -> core.FloatArray:
     """Return the worst drawdown at closes within one stretch of each phase, from its first open."""
-    # The number of the stretch that each bar is in.
+    # A stretch is a number of bars in a row of one phase; they are numbered from 0.
     begins = np.append(True, np.diff(places) != 0)
     stretch = np.cumsum(begins) - 1
 
@@ -602,13 +618,18 @@ def sum_samples(
     sample = np.cumsum(is_end) - is_end
     n_samples = int(sample[-1]) + 1
 
-    # A cell is a phase in a period.
+    # A cell is a phase in a period; cells are numbered row by row of the result.
+    shape = (n_samples, n_phases)
+    n_cells = n_samples * n_phases
     is_known = places < n_phases
     cells = sample[is_known] * n_phases + places[is_known]
-    n_cells = n_samples * n_phases
-    bars = np.bincount(cells, minlength=n_cells).astype(np.float64)
-    grown = np.bincount(cells, weights=growth[is_known], minlength=n_cells).astype(np.float64)
-    return bars.reshape(n_samples, n_phases), grown.reshape(n_samples, n_phases)
+
+    bars = np.bincount(cells, minlength=n_cells)
+    grown = np.bincount(cells, weights=growth[is_known], minlength=n_cells)
+    return (
+        bars.astype(np.float64).reshape(shape),
+        grown.astype(np.float64).reshape(shape),
+    )
 
 
 def find_p_values(
@@ -683,7 +704,11 @@ def resample_sums(
     block: int,
     rng: np.random.Generator,
 ) -> core.FloatArray:
-    """Return the sums of the columns of (n, m) values in each bootstrap history, (DRAWS, m)."""
+    """Return the sums of the columns of (n, m) values in each bootstrap history, (DRAWS, m).
+
+    A history has n samples in blocks of a mean length of ``block``. Some histories are drawn at
+    once, to bound the memory that they take.
+    """
     n = len(values)
     sums = np.empty((DRAWS, values.shape[1]))
     step = max(1, AT_ONCE // n)
@@ -692,7 +717,8 @@ def resample_sums(
         begins = rng.random((count, n)) < 1.0 / block
         begins[:, 0] = True
 
-        # Each block goes on from a drawn sample, around the end.
+        # Histories stand one after another: as the first sample of each begins a block, no block
+        # goes on into the next history. A block goes on from a drawn sample, around the end.
         starts = np.flatnonzero(begins)
         lengths = np.diff(np.append(starts, begins.size))
         drawn = rng.integers(0, n, len(starts))

@@ -192,6 +192,7 @@ def count_bars(run: Any, horizon: float) -> int:
 
 def measure_promise(run: Any, promise: Promise) -> Finding:
     """Return what came of a promise, by the way in which its measure is judged."""
+    # The unit value at the start and at all closes, of 1 at the start.
     first_unit = run.tally.first_unit
     unit = np.append(first_unit, run.of_account("unit")) / first_unit
     step = count_bars(run, promise.horizon)
@@ -199,14 +200,18 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     if promise.measure == "lowest_unit":
         return state_exactly(float(unit.min()), n=len(unit))
 
+    # The highest ratio that two closes in a row were at or over.
     if promise.measure == "margin_ratio_twice":
         ratio = divide(run.closes.requirement, run.of_account("equity"))
-        highest = np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)
+        lower_of_two = np.minimum(ratio[1:], ratio[:-1])
+        highest = lower_of_two.max(initial=0.0)
         return state_exactly(float(highest), n=len(ratio), n_least=2)
 
+    # Its bound is the probability over a horizon, of an account that holds something.
     if promise.measure == "liquidations" and promise.horizon:
-        is_held = (run.notionals != 0.0).any(axis=1)[::step]
-        return compare_liquidations(run, promise.bound * is_held, step)
+        is_held = (run.notionals != 0.0).any(axis=1)
+        forecasts = promise.bound * is_held[::step]
+        return compare_liquidations(run, forecasts, step)
 
     if promise.horizon:
         tail, level = read_tail(promise.measure) or (value_at_risk, 0.99)
@@ -339,16 +344,21 @@ def count_liquidations(run: Any) -> core.FloatArray:
     entries = run.entries
     owner = entries["owner"]
 
-    # Each failure of a pool of several begins with its causes, in the order of their owners.
+    # Each failure of a pool of several begins with its causes, in the order of their owners: the
+    # first is that which no cause of a lower owner precedes.
     is_cause = entries["kind"] == Event.CAUSED
-    is_next_cause = np.append(False, is_cause[:-1] & (np.diff(owner) > 0))
+    is_owner_rising = np.diff(owner) > 0
+    is_next_cause = np.append(False, is_cause[:-1] & is_owner_rising)
     is_pool_failure = is_cause & ~is_next_cause
 
     # What is no instrument is not isolated.
     others = np.zeros(max(owner, default=0) + 1, np.bool_)
     are_isolated = np.append(run.are_isolated, others)
+
+    # A position that stands alone fails for itself.
+    is_liquidated = entries["kind"] == Event.LIQUIDATED
     is_alone = run.has_one_position | are_isolated[owner]
-    is_hit = is_pool_failure | ((entries["kind"] == Event.LIQUIDATED) & is_alone)
+    is_hit = is_pool_failure | (is_liquidated & is_alone)
     rows = entries["bar"][is_hit] - run.span.first
     return np.bincount(rows, minlength=len(run.time)).astype(np.float64)
 

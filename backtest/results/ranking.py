@@ -372,18 +372,24 @@ def is_dominated(scores: core.FloatArray) -> core.BoolArray:
 
     ``scores`` (k, n_objectives) are larger for better sets; one with NaN is dominated.
     """
-    # By score, the best first: what beats a set stands before it.
-    order = np.lexsort(scores.T[::-1])[::-1]
     beaten: core.BoolArray = np.any(np.isnan(scores), axis=1)
+
+    # By the first objective, equal ones by the next, the best first: what beats a set stands
+    # before it.
+    keys = scores.T[::-1]  # of lexsort the last is the first
+    order = np.lexsort(keys)[::-1]
+    in_question = order[~beaten[order]]
 
     # A set that another one beats is beaten by one of the frontier too.
     frontier = np.empty((0, scores.shape[1]))
-    for row in order[~beaten[order]]:
-        is_no_worse = (frontier >= scores[row]).all(axis=1)
-        is_better = (frontier > scores[row]).any(axis=1)
-        beaten[row] = bool((is_no_worse & is_better).any())
-        if not beaten[row]:
-            frontier = np.vstack([frontier, scores[row]])
+    for row in in_question:
+        own = scores[row]
+        is_no_worse = (frontier >= own).all(axis=1)
+        is_better = (frontier > own).any(axis=1)
+        is_beaten = bool((is_no_worse & is_better).any())
+        beaten[row] = is_beaten
+        if not is_beaten:
+            frontier = np.vstack([frontier, own])
 
     return beaten
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from backtest.account.events import Event
-from backtest.core import FloatArray, IntArray
+from backtest.core import BoolArray, FloatArray, IntArray
 from backtest.core.units import DAY
 from backtest.results import tables
 from backtest.results.trade_fills import OPEN, Fills, list_holdings, read_entries, read_fills
@@ -27,20 +28,39 @@ REALIZED = (
 )
 
 
+class DayCounts(NamedTuple):
+    """What an instrument realized and carried on each UTC day, arrays of shape (n_days,).
+
+    ``gains`` and ``losses`` are positions that an order or a stop closed, ``reductions`` those that
+    it made smaller; ``liquidations`` and ``expiries`` were not chosen. ``paper`` is 1 for a gain
+    and -1 for a loss of a position that was held from the day before and not sold, else 0.
+    """
+
+    gains: IntArray
+    losses: IntArray
+    reductions: IntArray
+    liquidations: IntArray
+    expiries: IntArray
+    paper: IntArray
+
+
 def measure_realization(run: RunRecord) -> dict[str, float]:
-    """Return the counts of a run, and the realized shares of gains and losses."""
+    """Return the counts of a run, and the realized shares of gains and losses.
+
+    Options, which are not among the instruments, do not count.
+    """
     entries = read_entries(run)
-    days = []
+    counts = []
     for holding in list_holdings(run):
         if holding.place is None:
             continue
         fills = read_fills(run, entries, holding)
         if len(fills.bar):
-            days.append(count_days(run, fills, holding.place))
+            counts.append(count_days(run, fills, holding.place))
 
     figures = dict.fromkeys(REALIZED, 0.0)
-    if days:
-        figures = sum_days(np.stack(days, axis=1), is_book=len(run.names) > 1)
+    if counts:
+        figures = sum_days(counts, is_book=len(run.names) > 1)
 
     # The realized of all gains, and of all losses; the error of the difference of the two.
     variance = 0.0
@@ -61,37 +81,36 @@ def measure_realization(run: RunRecord) -> dict[str, float]:
     return figures
 
 
-def sum_days(days: IntArray, *, is_book: bool) -> dict[str, float]:
-    """Return the counts of all instruments, of what :func:`count_days` has of each.
+def sum_days(counts: Sequence[DayCounts], *, is_book: bool) -> dict[str, float]:
+    """Return the counts of all instruments over all days.
 
     Of a book, what is on paper counts on days with a sale of any of its instruments.
     """
-    gains, losses, reductions, liquidations, expiries, paper = days
+    # Each count by instrument and day, (n_instruments, n_days).
+    table = DayCounts(*np.stack(counts, axis=1))
     is_counted: Any = True
     if is_book:
-        is_counted = np.any(gains + losses > 0, axis=0)
+        is_counted = np.any(table.gains + table.losses > 0, axis=0)
     return {
-        "realized_gains": float(gains.sum()),
-        "paper_gains": float(np.sum((paper > 0) & is_counted)),
-        "realized_losses": float(losses.sum()),
-        "paper_losses": float(np.sum((paper < 0) & is_counted)),
-        "reductions": float(reductions.sum()),
-        "liquidations": float(liquidations.sum()),
-        "expiries": float(expiries.sum()),
+        "realized_gains": float(table.gains.sum()),
+        "paper_gains": float(np.sum((table.paper > 0) & is_counted)),
+        "realized_losses": float(table.losses.sum()),
+        "paper_losses": float(np.sum((table.paper < 0) & is_counted)),
+        "reductions": float(table.reductions.sum()),
+        "liquidations": float(table.liquidations.sum()),
+        "expiries": float(table.expiries.sum()),
     }
 
 
-def count_days(run: RunRecord, fills: Fills, place: int) -> IntArray:
-    """Return what an instrument realized and carried on each UTC day, of shape (6, n_days).
-
-    Counts of positions closed with a gain and with a loss, of reductions, liquidations and
-    expiries; last 1 for a gain and -1 for a loss of a position that was held from the day before
-    and not sold, 0 for neither.
-    """
+def count_days(run: RunRecord, fills: Fills, place: int) -> DayCounts:
+    """Return what an instrument, that at a place among them, realized and carried by day."""
     day = run.time // DAY - run.time[0] // DAY
     n_days = int(day[-1]) + 1
     fill_days = day[fills.bar]
     entry = average_entries(fills)
+
+    def count(is_event: BoolArray) -> IntArray:
+        return np.bincount(fill_days[is_event], minlength=n_days)
 
     # What was sold: closed by an order or a stop.
     turns = fills.turns
@@ -102,14 +121,14 @@ def count_days(run: RunRecord, fills: Fills, place: int) -> IntArray:
     is_chosen = ~is_forced & ~is_over & (fills.kind != OPEN)
     is_sold = (turns.closed > 0.0) & is_chosen
     is_closed = is_sold & turns.closes_all
-    events = (
-        is_closed & (gain > 0.0),
-        is_closed & (gain < 0.0),
-        is_sold & ~turns.closes_all,
-        is_forced,
-        is_over,
+    counts = DayCounts(
+        gains=count(is_closed & (gain > 0.0)),
+        losses=count(is_closed & (gain < 0.0)),
+        reductions=count(is_sold & ~turns.closes_all),
+        liquidations=count(is_forced),
+        expiries=count(is_over),
+        paper=np.zeros(n_days, dtype=np.int64),
     )
-    counts = [np.bincount(fill_days[is_event], minlength=n_days) for is_event in events]
 
     # What was held from the day before: the last fill of an earlier day says at which entry.
     newest = np.searchsorted(fill_days, np.arange(n_days)) - 1
@@ -126,11 +145,14 @@ def count_days(run: RunRecord, fills: Fills, place: int) -> IntArray:
     has_event = sum(counts) > 0
     is_paper = has_bars & (side != 0.0) & ~has_event
     paper = np.where(is_paper, is_up.astype(np.int64) - is_down, 0)
-    return np.stack([*counts, paper])
+    return counts._replace(paper=paper)
 
 
 def average_entries(fills: Fills) -> FloatArray:
-    """Return the average value at which what is held after each fill was opened; NaN if flat."""
+    """Return the average value at which what is held after each fill was opened; NaN if flat.
+
+    A fill that adds moves the average towards its value; one that reduces leaves it.
+    """
     turns = fills.turns
     entry = np.full(len(fills.value), np.nan)
     average = math.nan
@@ -155,11 +177,14 @@ def find_day_ranges(
     ``day`` (n_bars,) is the number of the day of each bar. A day without bars has those of the
     next bar.
     """
+    n_days = int(day[-1]) + 1
+    starts = np.searchsorted(day, np.arange(n_days))
+
+    # The values of a contract at the prices of each bar, and the extremes of each day.
     contract = run.list_venues()[place].contract
-    starts = np.searchsorted(day, np.arange(int(day[-1]) + 1))
-    starts = np.minimum(starts, len(day) - 1)
-    lows = tables.value_of(contract, run.quotes.low[:, place])
-    highs = tables.value_of(contract, run.quotes.high[:, place])
+    quotes = run.quotes
+    lows = tables.value_of(contract, quotes.low[:, place])
+    highs = tables.value_of(contract, quotes.high[:, place])
     lowest = np.fmin.reduceat(lows, starts)
     highest = np.fmax.reduceat(highs, starts)
     return lowest, highest

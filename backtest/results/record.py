@@ -141,16 +141,19 @@ class TermRows(NamedTuple):
 
 
 def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRows]:
-    """Return a record of zeros, and its terms as rows.
+    """Return a record of zeros, and its terms of money as rows; both are views of the same arrays.
 
-    The money of the only position is the account's, but bad debt.
+    What is written into the rows stands in the record too. Of a single position without options
+    the terms are those of the account: both have one array, so that it is written once. Bad debt
+    has two.
     """
     of_account = np.zeros((len(AccountFields._fields), n_bars))
     of_positions = np.zeros((len(PositionFields._fields), n_bars, n))
     of_options = np.zeros((len(OptionFields._fields), n_bars, n_options))
     account = AccountFields(*of_account)
     positions = PositionFields(*of_positions)
-    if n == 1 and n_options == 0:
+    is_alone = n == 1 and n_options == 0
+    if is_alone:
         shared = {}
         for name, values in account._asdict().items():
             if name in PositionFields._fields and name != "bad_debt":

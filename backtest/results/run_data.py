@@ -566,16 +566,21 @@ def find_closed_profits(
     # of a cause the collateral, flows or rules.
     is_position = entries["owner"] < n_instruments
     is_closing = is_position & (entries["kind"] == Event.LIQUIDATED)
-    is_gain = is_position & (entries["kind"] == Event.CAUSED) & (entries["amount"] > 0.0)
+    is_cause = is_position & (entries["kind"] == Event.CAUSED)
+    is_gain = is_cause & (entries["amount"] > 0.0)
 
     def list_positions(rows: IntArray) -> list[tuple[int, int]]:
+        """Return the liquidation and the owner of each of some entries."""
+        numbers = liquidations[rows].tolist()
         owners = entries["owner"][rows].tolist()
-        return list(zip(liquidations[rows].tolist(), owners, strict=True))
+        return list(zip(numbers, owners, strict=True))
 
-    closed = set(list_positions(np.flatnonzero(is_closing)))
-    gains = np.flatnonzero(is_gain)
+    closing_rows = np.flatnonzero(is_closing)
+    closed = set(list_positions(closing_rows))
+
     profits = np.zeros(len(entries))
-    for row, position in zip(gains, list_positions(gains), strict=True):
+    gain_rows = np.flatnonzero(is_gain)
+    for row, position in zip(gain_rows, list_positions(gain_rows), strict=True):
         if position in closed:
             profits[row] = entries["amount"][row]
     return profits

@@ -697,14 +697,14 @@ def measure_holding(result: RunRecord) -> Held:
     Of one instrument its mark price, of several the index that the measures compare with. Returns
     are sampled and annualized as the account's are, over the same risk-free rate.
     """
-    name, text, unit = follow_market(result)
-    returns = performance.sampled_returns(unit, result.ends_sample, 1.0)
+    market = follow_market(result)
+    returns = performance.sampled_returns(market.unit, result.ends_sample, 1.0)
     return Held(
-        name=name,
-        text=text,
-        total_return=float(unit[-1]) - 1.0,
+        name=market.name,
+        text=market.text,
+        total_return=float(market.unit[-1]) - 1.0,
         **measure_spread(returns, sample_risk_free(result), result.span.periods),
-        max_drawdown=max_drawdown(unit),
+        max_drawdown=max_drawdown(market.unit),
     )
 
 
@@ -724,16 +724,28 @@ def measure_spread(
     }
 
 
-def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
-    """Return name, description and unit value of the market or the benchmark by bar."""
+class MarketLine(NamedTuple):
+    """What an account is drawn beside: a market that is held, or a benchmark.
+
+    ``name`` is ``"1x"`` for a market, bought and held, else ``"benchmark"``. ``text`` says in words
+    what it is. ``unit`` (n_bars,) is its value at the closes, 1 at the first one.
+    """
+
+    name: str
+    text: str
+    unit: core.FloatArray
+
+
+def follow_market(result: RunRecord) -> MarketLine:
+    """Return the market of a run of one position, or the benchmark of any other."""
     is_alone = result.has_one_instrument and result.benchmark is None
     if not (is_alone or result.has_one_position):
         unit = np.cumprod(1.0 + result.market_returns)
         text = f"the {name_benchmark(result.manifest)}, unlevered; price only, no costs"
-        return "benchmark", text, unit / unit[0]
+        return MarketLine("benchmark", text, unit / unit[0])
 
     terms = "price only, no costs"
     if result.venue.contract.kind == "inverse":
         terms = f"in the quote currency, {terms}"
     text = f"buy and hold: the mark price from the first close on; {terms}"
-    return "1x", text, result.mark / result.mark[0]
+    return MarketLine("1x", text, result.mark / result.mark[0])

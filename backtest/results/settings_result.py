@@ -26,10 +26,14 @@ class SettingsResult(core.SavedResult):
     market: Any = None
 
     def __init_subclass__(cls) -> None:
+        """Find by their annotations which attributes of a class are its tables and its numbers.
+
+        Sets ``table_names`` and ``numbers``, unless the class states them itself.
+        """
         super().__init_subclass__()
         tables = []
         numbers = []
-        for name, annotation in cls.__annotations__.items():
+        for name, annotation in cls.__annotations__.items():  # texts, as they are not evaluated
             if annotation.startswith("pd.DataFrame"):
                 tables.append(name)
             if annotation in {"float", "int", "str"}:

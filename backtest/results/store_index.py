@@ -116,7 +116,11 @@ def read_index(store: Path) -> dict[str, Row]:
 
 
 def write_index(store: Path, rows: Mapping[str, Row]) -> None:
-    """Write the index of a store; where that is not allowed, it has none."""
+    """Write the index of a store, as :func:`read_index` reads it; none where that is not allowed.
+
+    Results with the same measures are of one kind. A row names its kind by number; the values of
+    its measures stand after the line of JSON, in the order of the rows.
+    """
     kinds: dict[tuple[str, ...], int] = {}
     entries = {}
     values: list[float] = []

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -88,10 +88,25 @@ def split_trades(quantity: FloatArray) -> Turns:
     )
 
 
-def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return the rows that opened and closed each lot, and its contracts, of shape (n_lots,)."""
+class Lots(NamedTuple):
+    """Contracts that one fill opened and another closed, arrays of shape (n_lots,).
+
+    ``entry`` and ``exit`` are the rows of the two fills. Lots stand in the order of their exits,
+    those of one exit in the order of their entries.
+    """
+
+    entry: IntArray
+    exit: IntArray
+    contracts: FloatArray
+
+
+def match_first_in(turns: Turns) -> Lots:
+    """Return the lots of some turns, first in first out; what is never closed is in none."""
     open_lots = deque[tuple[int, float]]()  # the row that opened each, and what is left of it
-    lots: list[tuple[int, int, float]] = []
+    entries: list[int] = []
+    exits: list[int] = []
+    contracts: list[float] = []
+
     rows = zip(
         turns.closed.tolist(),
         turns.opened.tolist(),
@@ -102,11 +117,14 @@ def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
         unmatched = closed
         while open_lots and unmatched > 0.0:
             entry, left = open_lots.popleft()
+
             # A rest that is rounding ends with its lot.
             is_used_up = closes_all or left <= unmatched * (1.0 + FLAT)
             matched = left if is_used_up else unmatched
 
-            lots.append((entry, k, matched))
+            entries.append(entry)
+            exits.append(k)
+            contracts.append(matched)
             unmatched -= matched
             if matched < left:
                 open_lots.appendleft((entry, left - matched))
@@ -114,8 +132,11 @@ def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
         if opened > 0.0:
             open_lots.append((k, opened))
 
-    entries, exits, contracts = np.array(lots, dtype=np.float64).reshape(-1, 3).T
-    return entries.astype(np.int64), exits.astype(np.int64), contracts
+    return Lots(
+        entry=np.array(entries, dtype=np.int64),
+        exit=np.array(exits, dtype=np.int64),
+        contracts=np.array(contracts, dtype=np.float64),
+    )
 
 
 TradeView: TypeAlias = Literal["trip", "fifo"]
@@ -161,45 +182,61 @@ class TradeRows(NamedTuple):
 def list_trades(fills: Fills, view: TradeView) -> TradeRows:
     """Return the lots of an instrument, first in first out, or their sums by round trip."""
     turns = fills.turns
-    entry, exit_, contracts = match_first_in(turns)
+    lots = match_first_in(turns)
+    entry = lots.entry
+    last_exit = lots.exit
+    money = sum_money_of_lots(fills, lots)
 
-    # A lot has the share of its contracts in what each of its two fills cost, and what holding
-    # cost between them.
-    share_of_entry = contracts / np.abs(turns.quantity[entry])
-    share_of_exit = contracts / np.abs(turns.quantity[exit_])
-    lots: dict[str, Any] = {
+    # A round trip begins where a position is opened from nothing, and ends with its last lot.
+    if view == "trip":
+        trip_of_fill = np.cumsum(turns.starts) - 1
+        trips = trip_of_fill[lots.entry]
+        for name, column in money.items():
+            money[name] = np.bincount(trips, column).astype(np.float64)
+        entry = np.flatnonzero(turns.starts)
+        is_last_of_trip = np.diff(trips, append=-1) != 0
+        last_exit = lots.exit[is_last_of_trip]
+
+    side = np.sign(turns.after[entry])
+    quantity = money["quantity"]
+    return TradeRows(
+        entry=entry,
+        exit=last_exit,
+        side=side,
+        quantity=quantity,
+        entry_value=money["paid"] / quantity,
+        exit_value=money["received"] / quantity,
+        gain=side * (money["received"] - money["paid"]),
+        costs={name: money[name] for name in fills.costs},
+        loss=money["loss"],
+        holding={name: money[name] for name in fills.holding},
+    )
+
+
+def sum_money_of_lots(fills: Fills, lots: Lots) -> dict[str, FloatArray]:
+    """Return the contracts and the money of each lot by name, arrays of shape (n_lots,).
+
+    A lot has the share of its contracts in what each of its two fills cost, and what holding cost
+    between them.
+    """
+    entry = lots.entry
+    exit_ = lots.exit
+    contracts = lots.contracts
+    share_of_entry = contracts / np.abs(fills.turns.quantity[entry])
+    share_of_exit = contracts / np.abs(fills.turns.quantity[exit_])
+    money = {
         "quantity": contracts,
         "paid": contracts * fills.value[entry],
         "received": contracts * fills.value[exit_],
         "loss": fills.loss[exit_] * share_of_exit,
     }
-    for name, rates in fills.holding.items():
-        paid_so_far = np.cumsum(rates)  # by contract
-        lots[name] = contracts * (paid_so_far[exit_] - paid_so_far[entry])
+
+    for name, per_contract in fills.holding.items():
+        paid_so_far = np.cumsum(per_contract)
+        money[name] = contracts * (paid_so_far[exit_] - paid_so_far[entry])
     for name, cost in fills.costs.items():
-        lots[name] = cost[entry] * share_of_entry + cost[exit_] * share_of_exit
-
-    # A round trip begins where a position is opened from nothing, and ends with its last lot.
-    if view == "trip":
-        trips = (np.cumsum(turns.starts) - 1)[entry]
-        lots = {name: np.bincount(trips, column) for name, column in lots.items()}
-        entry = np.flatnonzero(turns.starts)
-        exit_ = exit_[np.flatnonzero(np.diff(trips, append=-1))]
-
-    side = np.sign(turns.after[entry])
-    quantity = lots["quantity"]
-    return TradeRows(
-        entry=entry,
-        exit=exit_,
-        side=side,
-        quantity=quantity,
-        entry_value=lots["paid"] / quantity,
-        exit_value=lots["received"] / quantity,
-        gain=side * (lots["received"] - lots["paid"]),
-        costs={name: lots[name] for name in fills.costs},
-        loss=lots["loss"],
-        holding={name: lots[name] for name in fills.holding},
-    )
+        money[name] = cost[entry] * share_of_entry + cost[exit_] * share_of_exit
+    return money
 
 
 class Holding(NamedTuple):

@@ -125,7 +125,10 @@ def collect_trades(run: RunRecord, view: TradeView) -> dict[str, Any]:
 
     table = {}
     for name in parts[0]:
-        table[name] = np.concatenate([part[name] for part in parts])
+        columns = [part[name] for part in parts]
+        table[name] = np.concatenate(columns)
+
+    # By their entries, those of one time by their exits: lexsort sorts by the last key first.
     order = np.lexsort((table["exit_time"], table["entry_time"]))
     return {name: values[order] for name, values in table.items()}
 
@@ -205,6 +208,7 @@ def name_endings(
     if expires is None:
         return ended
 
+    # The last bar may close up to an interval before the expiry.
     next_close = run.span.closes[fills.bar[rows.exit]] + run.interval
     is_over = next_close >= core.to_nanoseconds(expires)
     ended[(kind == Event.DELISTED) & is_over] = "expiry"
@@ -226,8 +230,9 @@ def find_peak_leverage(
 
     # A trade that saw no close has the leverage of its fill, on the equity before its bar.
     equity_before = np.concatenate(([run.account.capital], equity[:-1]))
-    filled = np.abs(fills.turns.after[entry] * fills.value[entry])
-    leverage_at_fill = divide(filled, equity_before[first])
+    contracts = fills.turns.after[entry]
+    notional_at_fill = np.abs(contracts * fills.value[entry])
+    leverage_at_fill = divide(notional_at_fill, equity_before[first])
     return np.where(np.isnan(peaks), leverage_at_fill, peaks)
 
 
@@ -276,8 +281,12 @@ def measure_excursions(
     excursions = {}
     for name in ("mark", "last"):
         low, high = find_bar_ranges(run, holding, name)
-        lowest = np.fmin(reduce_spans(low, first, stop, np.fmin), end_price)
-        highest = np.fmax(reduce_spans(high, first, stop, np.fmax), end_price)
+        lowest_inside = reduce_spans(low, first, stop, np.fmin)
+        highest_inside = reduce_spans(high, first, stop, np.fmax)
+        lowest = np.fmin(lowest_inside, end_price)
+        highest = np.fmax(highest_inside, end_price)
+
+        # As shares of the entry price; a price that never went that way has 0.
         down = np.minimum(lowest / entry_price - 1.0, 0.0)
         up = np.maximum(highest / entry_price - 1.0, 0.0)
 
@@ -287,7 +296,7 @@ def measure_excursions(
             up = np.full(len(end_price), np.nan)
 
         excursions[f"mae_{name}"] = np.where(is_long, down, -up)
-        excursions[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0
+        excursions[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0  # no -0
     return excursions
 
 

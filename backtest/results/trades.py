@@ -62,7 +62,8 @@ class Trades(pd.DataFrame):
         is_for_coins = (entries["kind"] == Event.INTEREST) & (entries["owner"] >= 0)
         amounts["interest"] += float(entries["amount"][is_for_coins].sum())
         amounts["liquidation_loss"] = -find_unallocated_loss(run)
-        return pd.Series(amounts, name="amount").rename_axis("term") + 0.0
+        table = pd.Series(amounts, name="amount").rename_axis("term")
+        return table + 0.0  # no -0
 
     @property
     def measures(self) -> pd.Series:
@@ -151,10 +152,17 @@ def list_run_trades(run: RunRecord, view: TradeView) -> Trades:
     """
     trades = Trades(trade_measures.collect_trades(run, view))
     for name in ("entry_time", "exit_time"):
-        trades[name] = core.utc_index(trades[name].to_numpy())
-    names = [holding.name for holding in list_holdings(run)]
-    trades["instrument"] = pd.Categorical(trades["instrument"], categories=names)
-    trades["side"] = pd.Categorical(trades["side"], categories=["long", "short"])
+        stamps = trades[name].to_numpy()
+        trades[name] = core.utc_index(stamps)
+
+    categories = {
+        "instrument": [holding.name for holding in list_holdings(run)],
+        "side": ["long", "short"],
+    }
+    for name, known in categories.items():
+        trades[name] = pd.Categorical(trades[name], categories=known)
+
+    # Measures of the trades read the run that they are of.
     trades._run = run
     trades.view = view
     return trades

@@ -131,16 +131,21 @@ def find_root(table: core.FloatArray) -> core.FloatArray:
     Constant trials are correlated with each other alone.
     """
     centered = table - np.mean(table, axis=0)
-    is_moving = np.std(table, axis=0) >= LEAST_DEVIATION
-    norms = np.sqrt(np.sum(centered**2, axis=0))
-    divisors = np.where(is_moving, norms, 1.0)
-    units = np.where(is_moving, centered / divisors, 0.0)
-    correlations = units.T @ units + np.outer(~is_moving, ~is_moving)
+    is_constant = ~(np.std(table, axis=0) >= LEAST_DEVIATION)
 
-    # A negative eigenvalue is a rounding error of 0.
+    # Products of columns of length 1 are their correlations.
+    norms = np.sqrt(np.sum(centered**2, axis=0))
+    divisors = np.where(is_constant, 1.0, norms)
+    units = np.where(is_constant, 0.0, centered / divisors)
+    of_moving = units.T @ units
+    of_constant = np.outer(is_constant, is_constant)
+    correlations = of_moving + of_constant
+
+    # The root has the roots of the eigenvalues. A negative one is a rounding error of 0.
     values, vectors = np.linalg.eigh(correlations)
     roots = np.sqrt(np.maximum(values, 0.0))
-    return np.asarray((vectors * roots) @ vectors.T)
+    root = (vectors * roots) @ vectors.T
+    return np.asarray(root)
 
 
 def match_draws(ratios: core.FloatArray) -> tuple[float, float]:
