@@ -538,11 +538,15 @@ def decide(
     ``bases`` say what decides each difference; it is no test where the measure is not tested, and
     nothing where the difference is not defined. An infinite difference, after a ruin, is clear.
     """
+    part = part.copy()
     part.loc[bases == LOST, ["difference", "low", "high"]] = np.nan
     is_test = bases == TEST
     p_values = part["p_value"][is_test].to_numpy()
     part.loc[is_test, "p_holm"] = measured.holm(p_values)
-    is_decided = part["p_holm"] <= 1.0 - rules["confidence"] + 1e-12
+
+    # A p-value that is the level to rounding decides.
+    level = 1.0 - rules["confidence"]
+    is_decided = part["p_holm"] <= level + 1e-12
 
     basis = bases.copy()
     if not is_tested:

@@ -274,8 +274,8 @@ def build_result(
     manifest: dict[str, Any],
 ) -> CrossValidation:
     """Return the tables and figures of a cross-validation."""
-    splits = scored.splits
-    rows = splits.pop("row").to_numpy()
+    rows = scored.splits["row"].to_numpy()
+    splits = scored.splits.drop(columns="row")
     splits.insert(0, "groups", plan.list_tests())
     for name in problem.names:
         splits[name_column(name)] = pd.Series(list_chosen(problem, name, sets[name], rows))

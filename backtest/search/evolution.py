@@ -82,6 +82,8 @@ class Evolution:
         asked: list[FloatArray] = []
         for strategy in self._strategies:
             asked += [strategy.ask() for _ in range(self._members)]
+
+        # They are kept for :meth:`tell`, with the second axis that _start adds to a single one.
         self._asked = np.array(asked)
         return self._asked[:, : self._d]
 
@@ -149,11 +151,17 @@ class Auto(Evolution):
         score: FloatArray,
         violation: FloatArray,
     ) -> None:
-        """Teach the strategies what their points gave, and note the best point so far."""
+        """Learn what the points gave that :meth:`ask` returned last, in the order asked.
+
+        Each strategy learns from its own points, and its best one is known from now on. Without
+        strategies the points are those of the Sobol sequence: all are known, and the median of
+        their scores is what later gains are measured by.
+        """
         points = grade(cube, score, violation)
         self._done += len(cube)
         if self._strategies:
-            new = points.take(self._teach_all(points))
+            best_of_each = self._teach_all(points)
+            new = points.take(best_of_each)
         else:
             new = points
             is_feasible = (points.violation == 0.0) & np.isfinite(points.score)
@@ -163,6 +171,7 @@ class Auto(Evolution):
         known = self._known.add(new)
         self._known = known.take(known.sort()[:BEST])
 
+        # A gain that is large enough lets the search go on.
         best = Standing(float(self._known.violation[0]), float(self._known.score[0]))
         spread = abs(best.score)
         if math.isfinite(self._median):

@@ -164,7 +164,10 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, core.
 
 
 def add_parts(parts: Sequence[GroupPart]) -> dict[str, core.FloatArray]:
-    """Return the moments and measures of consecutive groups that add up, each in its way."""
+    """Return the moments and measures of consecutive groups that add up, each in its way.
+
+    Others, which :func:`combine_parts` computes from the moments, are left out.
+    """
     years = np.stack([part["years"] for part in parts])
     combined: dict[str, core.FloatArray] = {}
     for name in parts[0]:

@@ -212,8 +212,8 @@ def measure_p_value(
 ) -> tuple[float, float]:
     """Return p of no difference in growth between two accounts, and p adjusted for the trials.
 
-    Evidence among many trials needs a small p, and so many histories: they are drawn where the
-    first ones left evidence possible.
+    ``returns`` (2, n) are those of the two, by sampling period. Evidence among many trials needs a
+    small p, and so many histories: they are drawn only if the first ones left evidence possible.
     """
     sampled = results.Sampled(
         returns,
@@ -221,10 +221,11 @@ def measure_p_value(
         per_year=1.0,
         periods=1.0,
     )
+    many_draws = min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999)
     p_value = math.nan
     p_adjusted = 0.0
-    for draws in (FIRST_DRAWS, min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999)):
-        if p_adjusted >= 0.5:
+    for draws in (FIRST_DRAWS, many_draws):
+        if p_adjusted >= 0.5:  # after the first ones: more would not make it small
             break
 
         drawn = results.compare_pairs(
@@ -236,7 +237,11 @@ def measure_p_value(
             rng=np.random.default_rng([seed, 3]),
         )
         p_value = float(drawn.p_value[0])
-        p_adjusted = -math.expm1(trials * math.log1p(-p_value)) if p_value < 1.0 else 1.0
+
+        # Sidak's 1 - (1 - p)^trials, exact for a small p too.
+        p_adjusted = 1.0
+        if p_value < 1.0:
+            p_adjusted = -math.expm1(trials * math.log1p(-p_value))
     return p_value, p_adjusted
 
 

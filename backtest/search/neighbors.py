@@ -115,6 +115,7 @@ def choose_candidates(
         is_inside = (distance >= -down) & (distance <= up)
         return np.asarray(~is_inside.all(axis=1))
 
+    # Rows of ``cube``, the best first. A second round, with smaller boxes, fills the rest.
     chosen: list[int] = []
     half = math.ceil(robustness.candidates / 2)
     for reach, most in ((2.0, half), (1.0, robustness.candidates)):
@@ -137,8 +138,10 @@ def score_candidates(
 ) -> CandidateScores:
     """Evaluate the neighbors of k candidates, of these ``scores`` (k,), on the whole and in parts.
 
-    Samples have a row for each candidate: its own score, and those of its neighbors.
+    ``examiner`` appends what it evaluates to its batches; only the neighbors on the whole count as
+    trials there.
     """
+    # A sample has a row for each candidate: its own score, and those of its neighbors.
     k = len(scores)
     neighbors = draw_neighbors(space, sets, robustness, rng)
     evaluated = examiner.evaluate(neighbors, "neighbour")
@@ -169,10 +172,13 @@ def score_candidates(
     on_whole = lows[0]
     in_parts = pd.DataFrame(lows[1:], columns=range(k), dtype=float).mean()  # without NaN
     robust = 0.5 * (on_whole + in_parts.fillna(on_whole))
+
+    # The share of scores that exist, over all samples (axis 0) and neighbors (axis 2).
+    kept = np.mean(~np.isneginf(samples), axis=(0, 2))
     return CandidateScores(
         robust=robust.to_numpy(),
         plateau=np.median(neighbor_scores, axis=1),
-        kept=np.mean(~np.isneginf(samples), axis=(0, 2)),
+        kept=kept,
     )
 
 

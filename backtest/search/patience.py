@@ -56,6 +56,8 @@ def measure_returns(returns: core.FloatArray, span: Span) -> dict[str, core.Floa
     deviation = np.std(returns, axis=1, ddof=1)
     losses = np.minimum(returns, 0.0)
     downside = np.sqrt(np.mean(losses**2, axis=1))
+
+    # The certainty equivalent of a relative risk aversion of 3, that of the measure of a run.
     worth = np.mean((1.0 + returns) ** -2.0, axis=1)
     return {
         "total_return": np.expm1(path[:, -1]),
@@ -125,8 +127,9 @@ class Patience:
     def count(self, batch: t.Batch) -> None:
         """Count the evaluations that are left down, or begin anew after the last gain of a batch.
 
-        A set is a gain if no other of the batch beats it, and no bar: bars are the scores that a
-        gain must be over in some objective.
+        Writes ``left``, the sets that may still be evaluated without a gain, and ``bars``. A set is
+        a gain if no other of the batch beats it, and no bar: bars are the scores that a gain must
+        be over in some objective.
         """
         scores = t.grade_feasible(self.goal, batch)
         leading = np.flatnonzero(~is_dominated(scores))

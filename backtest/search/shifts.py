@@ -27,6 +27,13 @@ TIE = 1e-9
 """Relative distance within which two accounts did as well: that to which runs of one are equal."""
 
 
+class ChosenShifts(NamedTuple):
+    """The shifts that are tested, in whole days: one in ``every`` of those that there are."""
+
+    days: core.IntArray
+    every: int
+
+
 class DayCircle(NamedTuple):
     """The whole days of some rows of decisions; rows before the first and after the last stay.
 

@@ -270,7 +270,7 @@ def judge_signals(
         return SignalTest(untested=chosen, memory=memory)
 
     # The highest score at each shift; the first is that of the signals at their own time.
-    days, every = chosen
+    days = chosen.days
     unshifted = np.where(t.is_feasible(trials), trials.scores, -np.inf)[rows]
     highest = np.concatenate([[unshifted.max()], np.full(len(days), -np.inf)])
     n_shifts = len(days)
@@ -282,7 +282,7 @@ def judge_signals(
     return SignalTest(
         shifts.find_p(highest),
         len(highest),
-        every,
+        chosen.every,
         memory,
     )
 
@@ -390,8 +390,8 @@ def choose_shifts(
     memory: int,
     *,
     is_of_signal: bool,
-) -> tuple[core.IntArray, int] | str:
-    """Return the shifts in days, without that by 0, and k if they are every k-th; or why none."""
+) -> shifts.ChosenShifts | str:
+    """Return the shifts that are tested, without that by 0 days; or why there are none."""
     seen = find_clock(evaluator.markets).seen
     first = find_clock(evaluator.markets).at(evaluator.first)
     n_days = find_market_circle(seen, first).n_days
@@ -420,4 +420,4 @@ def choose_shifts(
             f"{least} shifts of {n_sets:,} sets would take over {PATIENT_SECONDS:g} s; search at "
             f"most {most:,} sets, or longer bars"
         )
-    return np.arange(every, n_shifts + 1, every), every
+    return shifts.ChosenShifts(np.arange(every, n_shifts + 1, every), every)

@@ -22,6 +22,7 @@ from backtest.search.shifts import (
     FEW_FILLS,
     LEAST_SHIFTS,
     MOST_SECONDS,
+    ChosenShifts,
     DayCircle,
     choose_every,
     expect_seconds,
@@ -73,7 +74,11 @@ class Decided(NamedTuple):
 
 
 def make_replayed(decided: Decided) -> tuple[type[Policy], type[SignalRule]]:
-    """Return a policy and a signal that play recorded targets, ``shift`` days later."""
+    """Return a policy and a signal that play recorded targets, ``shift`` days later.
+
+    ``instrument`` is the place of the instrument whose targets a policy plays.
+    """
+    # The last row is that of bars at which nothing was decided: see :meth:`Decided.find_rows`.
     nothing = np.full((1, len(decided.names)), np.nan)
     leverage = np.vstack([decided.leverage, nothing])
     signal = np.vstack([decided.signal, nothing])
@@ -434,8 +439,8 @@ def choose_shifts(
     market: Market | Markets,
     *,
     is_compiled: bool,
-) -> tuple[core.IntArray, int]:
-    """Return the shifts that are replayed, in days, 0 first, and k if they are every k-th."""
+) -> ChosenShifts:
+    """Return the shifts that are replayed, 0 first."""
     n_days = decided.circle.n_days
     has_moving_signal = moves(decided.signal)
     seconds = expect_seconds(
@@ -446,7 +451,7 @@ def choose_shifts(
         has_own_signal=has_moving_signal,
     )
     every = choose_every(n_days, seconds)
-    return np.arange(0, n_days, every), every
+    return ChosenShifts(np.arange(0, n_days, every), every)
 
 
 def moves(signal: core.FloatArray) -> bool:

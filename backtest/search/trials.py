@@ -20,7 +20,7 @@ from backtest.core.atomic_files import LOCK
 from backtest.core.result_folders import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
 from backtest.results.ranking import Knee, find_knee, is_dominated
-from backtest.sweep import Evaluator, count_sets, draw_cube, find_different, take_sets
+from backtest.sweep import Evaluator, Rows, count_sets, draw_cube, find_different, take_sets
 from backtest.sweep.sets import Sets, Space, take_part
 from backtest.sweep.sweep_table import decode_objects, encode_objects
 
@@ -136,8 +136,9 @@ def find_finished(
 ) -> Path | None:
     """Return the folder of a finished search of the same manifest; None if there is none.
 
-    Raises ParameterError if it was started without ``resume``, or ``resume`` has nothing to go on.
-    With None it goes on where there is something, and starts where there is nothing.
+    Raises ParameterError if it was started and ``resume`` is False, or if ``resume`` is True and
+    there is nothing to go on with. None goes on where there is something, and else starts. What an
+    unfinished folder of a finished search still holds is deleted.
     """
     kind = manifest["kind"]
     if store is None:
@@ -168,7 +169,11 @@ def find_finished(
 
 @contextmanager
 def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Path | None]:
-    """Hold the folder of what is unfinished, which a mistake of the user's discards."""
+    """Hold the folder of an unfinished search under its lock, made with its manifest if new.
+
+    Yields None without a store. The caller deletes the folder once the result is saved. After an
+    error of a parameter or a policy it is deleted here: a resume would end the same way.
+    """
     if store is None:
         yield None
         return
@@ -181,7 +186,7 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
                 core.write_file(folder / MANIFEST, f"{text}\n".encode())
         try:
             yield folder
-        except (core.ParameterError, core.PolicyError):  # a resume would end the same way
+        except (core.ParameterError, core.PolicyError):
             core.discard_folder(folder)
             raise
 
@@ -383,8 +388,10 @@ def find_best(trials: Batch) -> int:
 class Examiner:
     """Evaluates sets in pieces, stores each, and takes those that a journal has from there.
 
-    ``seconds`` were spent up to the last batch, ``since`` is when the clock began after it;
-    ``piece`` is the size of the next piece.
+    ``batches`` are all pieces so far. ``stored`` is the next batch of the journal, None once all of
+    it was repeated. ``seconds`` were spent up to the last batch, ``since`` is when the clock began
+    after it; time that does not count moves it on. ``piece`` is the size of the next piece,
+    ``is_warm`` whether the first sets have set everything up.
     """
 
     def __init__(
@@ -431,7 +438,11 @@ class Examiner:
         stop: int | None = None,
         deadline: float = math.inf,
     ) -> Batch:
-        """Evaluate sets in their order until the deadline; those that are left out have no row."""
+        """Evaluate sets in their order until the deadline; those that are left out have no row.
+
+        Each piece becomes a batch of the examiner. As long as the journal has batches, these are
+        taken in place of an evaluation: a resumed study must ask for the same sets again.
+        """
         pieces: list[Batch] = []
         n_sets = count_sets(sets)
         done = 0
@@ -486,7 +497,10 @@ class Examiner:
         stop: int | None,
         deadline: float,
     ) -> Batch:
-        """Evaluate the first piece of some sets, store it, and plan the next piece."""
+        """Evaluate the first piece of some sets, store it, and plan the next piece.
+
+        If the evaluator was stopped, what it has done is stored before KeyboardInterrupt goes on.
+        """
         is_timed = deadline < math.inf
         if is_timed and not self.is_warm:
             self._warm_up(sets, first=first, stop=stop)
@@ -500,15 +514,27 @@ class Examiner:
             began += compiled
             self.since += compiled
 
-        # An evaluator may be stopped before it has done all.
-        n_done = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
+        batch = self._score_done(asked, rows, stage)
+        n_done = len(batch.errors)
+        if n_done > 0:
+            self.journal.write_table(lay_out_batch(batch, self.journal.position))
+            self._add(batch)
+            self.piece = self._plan_piece(n_done, self.clock() - began, deadline)
+        rows.finish()
+        return batch
+
+    def _score_done(self, asked: Sets, rows: Rows, stage: str) -> Batch:
+        """Return the sets that an evaluator has done, those before the first that it has not."""
+        n_done = count_sets(asked)
+        if not rows.done.all():
+            n_done = int(np.argmin(rows.done))
+
         errors = rows.errors[:n_done]
         metrics = take_sets(rows.metrics, slice(n_done))
         metrics[DECIDED] = rows.shares[:n_done]
         failed = np.array([error != "" for error in errors], dtype=np.bool_)
         scores, violation = self.goal.score(metrics, failed)
-
-        batch = Batch(
+        return Batch(
             stage=stage,
             seconds=self.elapsed,
             sets=take_sets(asked, slice(n_done)),
@@ -517,12 +543,6 @@ class Examiner:
             violation=violation,
             errors=errors,
         )
-        if n_done > 0:
-            self.journal.write_table(lay_out_batch(batch, self.journal.position))
-            self._add(batch)
-            self.piece = self._plan_piece(n_done, self.clock() - began, deadline)
-        rows.finish()
-        return batch
 
     def _warm_up(
         self,
@@ -557,7 +577,10 @@ class Examiner:
         deadline: float,
         patience: Any,
     ) -> Batch:
-        """Evaluate sets in their order until time or a :class:`frontier.Patience` is up."""
+        """Evaluate sets in their order until time or a :class:`.Patience` is up.
+
+        ``patience`` counts what is evaluated; None is patient without end.
+        """
         if patience is None:
             return self.evaluate(sets, SEARCH, deadline=deadline)
 
@@ -578,6 +601,7 @@ class Examiner:
         return join_batches(parts, sets)
 
     def _add(self, batch: Batch) -> None:
+        """Count a batch that was evaluated or repeated, and start the clock after it anew."""
         self.batches.append(batch)
         self.seconds = batch.seconds
         self.since = self.clock()

@@ -256,24 +256,37 @@ def find_split(
     if holdout is None or (not isinstance(holdout, str) and holdout == 0):
         return n
 
-    share = holdout
-    if isinstance(holdout, str):
-        match = _SHARE.fullmatch(holdout)
-        if match:
-            share = float(match[1]) / 100.0
-
-    split = -1
-    if isinstance(share, float):
-        if 0.0 <= share < 1.0:
-            split = n - round((n - first) * share)
-    elif isinstance(share, str):
-        with contextlib.suppress(core.ParameterError):
-            begin = market.end - core.parse_duration(share)
-            split = int(np.searchsorted(market.time, begin))
-
+    split = place_split(market, holdout, first)
     if split != n and not first + LEAST_BARS <= split <= n - LEAST_BARS:
         raise core.ParameterError(
             "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "
             f"leaves bars to search on, got {holdout!r} of {n - first} bars"
         )
     return split
+
+
+def place_split(market: Market | Markets, holdout: str | float, first: int) -> int:
+    """Return the bar at which a holdout begins by its share or its duration; -1 if it is neither.
+
+    A share is a float, or a text such as ``"25%"``; it is of the bars from ``first`` on.
+    """
+    share = holdout
+    if isinstance(holdout, str):
+        match = _SHARE.fullmatch(holdout)
+        if match is None:
+            return place_duration(market, holdout)
+        share = float(match[1]) / 100.0
+
+    if not isinstance(share, float) or not 0.0 <= share < 1.0:
+        return -1
+    n = market.n_bars
+    return n - round((n - first) * share)
+
+
+def place_duration(market: Market | Markets, text: str) -> int:
+    """Return the first bar of a duration before the end of a market; -1 if the text is none."""
+    try:
+        begin = market.end - core.parse_duration(text)
+    except core.ParameterError:
+        return -1
+    return int(np.searchsorted(market.time, begin))
