@@ -399,6 +399,7 @@ def find_preset_day(
 
 
 def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the settings of a manifest that no other part of the page shows, and its versions."""
     settings = find_settings(manifest)
     yield "id", str(manifest["id"])
     for name, policy in (settings.get("policies") or {}).items():
@@ -497,6 +498,7 @@ def write_model_parameters(parameters: Mapping[str, Any]) -> str:
 
 
 def list_data(data: Mapping[str, Any]) -> Iterator[Block]:
+    """Yield what is known of the bars, and of those of each instrument, or of these the hashes."""
     if not data["bars"]:
         yield Paragraph("No market: the result is computed from what was given.", "note")
         return

@@ -14,6 +14,7 @@ pages are larger and slower then, and show the same.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -57,27 +58,36 @@ def read_library() -> str:
 
 
 def trim_library(text: str) -> str:
-    """Return the library with the kinds of charts that pages draw, or whole if it looks unknown."""
+    """Return the library with the kinds of charts that pages draw, or whole if it looks unknown.
+
+    Other kinds leave the list of what is registered, and with them all modules that nothing calls
+    any more. Names are those of the minified text, so modules are known by what they describe.
+    """
     lists = REGISTERED.findall(text)
-    pieces = split_modules(text)
     if len(lists) != 1:
         return text
 
-    kinds = {name: find_kind(pieces, name) for name in CALLED.findall(lists[0])}
+    # The list with the kinds that are drawn alone.
+    (registered,) = lists
+    pieces = split_modules(text)
+    kinds = {name: find_kind(pieces, name) for name in CALLED.findall(registered)}
     kept = [f"{name}()" for name, kind in kinds.items() if kind in KINDS]
     if len(kept) != len(KINDS):
         return text
+    drawn = ",".join(kept)
+    shorter = {name: piece.replace(registered, drawn) for name, piece in pieces.items()}
 
-    shorter = {name: piece.replace(lists[0], ",".join(kept)) for name, piece in pieces.items()}
     shorter = drop_components(shorter)
     for name, piece in shorter.items():
         if '==="map"&&' in piece:  # faster than looking for the names before it
             shorter[name] = MAP_STYLE.sub("", piece)
+
+    # What is left must define all that it calls.
     used = find_used(shorter)
-    trimmed = "".join(shorter[name] for name in shorter if name in used)
-    if list_missing(text, trimmed):
+    modules = [piece for name, piece in shorter.items() if name in used]
+    if list_missing(text, "".join(modules)):
         return text
-    return enclose_whole("".join(enclose_module(shorter[name]) for name in shorter if name in used))
+    return enclose_whole("".join(map(enclose_module, modules)))
 
 
 def drop_components(pieces: dict[str, str]) -> dict[str, str]:
@@ -105,15 +115,24 @@ def find_component(pieces: Mapping[str, str], name: str) -> str:
 
 
 def split_modules(text: str) -> dict[str, str]:
-    """Return the text in pieces: each module by its name, and under "" what precedes them."""
-    found = [*DEFINED.finditer(text)]
-    n_wrapped = Counter(each[2] for each in found)
-    starts = {each[1]: each.start() for each in found if n_wrapped[each[2]] >= MANY}
+    """Return the text in pieces: each module by its name, and under "" what precedes them.
 
-    pieces = {}
-    ends = [*starts.values(), len(text)]
-    pieces[""] = text[: ends[0]]
-    for name, start, end in zip(starts, ends, ends[1:], strict=False):
+    Put together in their order, the pieces are the text. What looks like a module is one if many
+    have the same function around them.
+    """
+    openings = [*DEFINED.finditer(text)]
+    n_wrapped = Counter(opening[2] for opening in openings)
+    starts = {}
+    for opening in openings:
+        name = opening[1]
+        wrapper = opening[2]
+        if n_wrapped[wrapper] >= MANY:
+            starts[name] = opening.start()
+
+    # A piece ends where the next one begins.
+    edges = [*starts.values(), len(text)]
+    pieces = {"": text[: edges[0]]}
+    for name, (start, end) in zip(starts, itertools.pairwise(edges), strict=True):
         pieces[name] = text[start:end]
     return pieces
 

@@ -75,6 +75,7 @@ def draw_declared(shown: core.ShownChart) -> Chart | None:
 
 
 def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield a line for each column; write into ``layout`` whether its x axis has dates."""
     is_time = isinstance(table.index, pd.DatetimeIndex)
     if is_time:
         layout["xaxis"]["type"] = "date"
@@ -123,6 +124,10 @@ def choose_dash(place: int) -> str:
 
 
 def draw_bars(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield the bars of each column: side by side over words, over each other on a scale.
+
+    Writes this, and the axes that follow from it, into ``layout``.
+    """
     is_beside = isinstance(table.index[0], str)
     if is_beside:  # few bars stay narrow
         layout |= {"barmode": "group", "bargap": max(0.2, 1.0 - 0.15 * len(table))}
@@ -156,6 +161,10 @@ def mark_whole(axis: dict[str, Any], values: core.FloatArray) -> None:
 
 
 def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield a heat map of the first column, by the two levels of its index; axes into ``layout``.
+
+    A cell is the mean of its rows, with its number in it if there are few.
+    """
     labels = table.index.get_level_values(0)
     is_sorted = not isinstance(labels[0], str)  # words stay in their own order
     cells = table.iloc[:, 0].groupby(level=[0, 1], sort=is_sorted).mean()
@@ -347,6 +356,11 @@ LETTER = 6
 
 
 def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield the points of each column over the index; a scatter has the diagonal too.
+
+    Of many points of the first column, the cloud, some are drawn, small and pale. Writes the grid
+    into ``layout``.
+    """
     layout["xaxis"]["showgrid"] = True
     for place, (name, column) in enumerate(table.items()):
         points = column[np.isfinite(column) & np.isfinite(table.index.to_numpy())]
@@ -403,6 +417,10 @@ def draw_history(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) ->
 
 
 def draw_intervals(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield a point with its interval for each row; its height and axes into ``layout``.
+
+    The columns are, in this order, the value, its lower and upper end, and whether it is marked.
+    """
     value, low, high = table.iloc[:, :3].to_numpy(dtype=np.float64).T
     error = {
         "type": "data",
@@ -506,6 +524,10 @@ def lay_out_accounts(shown: core.ShownChart, layout: Layout, closes: core.IntArr
 
 
 def draw_area(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield each column as an area, those above 0 and those below stacked apart.
+
+    Writes dates as the x axis of ``layout``.
+    """
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     layout["xaxis"]["type"] = "date"
     columns = [column.to_numpy(dtype=np.float64) for _, column in table.items()]
@@ -530,7 +552,10 @@ def draw_area(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
 
 
 def draw_quotes(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
-    """Yield a point between bid and ask with a bar to both, and the line of the fit."""
+    """Yield a point between bid and ask with a bar to both, and the line of the fit.
+
+    The columns are, in this order, the fit, the bid and the ask; a row has the first or the others.
+    """
     low = table.iloc[:, 1]
     high = table.iloc[:, 2]
     middle = (0.5 * (low + high)).dropna()

@@ -89,6 +89,10 @@ class Explored(NamedTuple):
 
 
 def explore_sweep(sweep: Sweep, objective: Any = None) -> Explored:
+    """Return the sets of a sweep, as ``objective`` ranks them, or what it was ranked by.
+
+    A measure counts as it is; any other objective as its score, of which more is better.
+    """
     objective = objective or sweep.ranked_by
     metrics = sweep.metrics
     order = sweep.rank(objective, sweep.ranked_where)
@@ -117,6 +121,10 @@ def explore_sweep(sweep: Sweep, objective: Any = None) -> Explored:
 
 
 def explore_study(study: Study) -> Explored:
+    """Return the trials of a study by its objective.
+
+    A measure counts as it is; any other objective as its score, of which more is better.
+    """
     table = study.table
     name = study.objective
     ruins = np.nan_to_num(table["ruined"].to_numpy(), nan=0.0)

@@ -114,9 +114,9 @@ def add_equity(result: Result, drawing: Drawing) -> None:
     start = run_record.find_start(result)
     drawing.columns["account"] = bars["equity"].to_numpy()
 
-    name, _, unit = run_record.follow_market(result)
-    holder = "buy and hold" if name == "1x" else "benchmark, unlevered"
-    drawing.columns[holder] = start * unit
+    market = run_record.follow_market(result)
+    holder = "buy and hold" if market.name == "1x" else "benchmark, unlevered"
+    drawing.columns[holder] = start * market.unit
     lines = {"account": "accent", holder: "neutral"}
     drawing.captions.append(
         f"The account at each close. {core.capitalize(holder)}: price only, no costs."
@@ -134,7 +134,7 @@ def add_equity(result: Result, drawing: Drawing) -> None:
             "chosen in hindsight."
         )
 
-    drawing.columns["drawdown"] = -bars["drawdown"].to_numpy() + 0.0
+    drawing.columns["drawdown"] = -bars["drawdown"].to_numpy() + 0.0  # no -0
     drawing.colors.update(lines, drawdown="loss")
     drawing.panels.append(Panel("Equity", tuple(lines), height=2.3, scale="log"))
     drawing.panels.append(
@@ -204,9 +204,9 @@ def add_prices(result: Result, drawing: Drawing) -> None:
         choice = None
         if len(places) > 1:
             choice = result.names[place]
-        *price_lines, distance = add_instrument(result, drawing, place, choice)
-        prices += price_lines
-        distances.append(distance)
+        added = add_instrument(result, drawing, place, choice)
+        prices += [added["mark price"], added["liquidation price"]]
+        distances.append(added["distance"])
 
     drawing.panels.append(Panel("Price", tuple(prices), height=1.7, scale="log"))
     drawing.captions.append("Fills on the price, the largest where there are many.")
@@ -238,8 +238,8 @@ def add_instrument(
     drawing: Drawing,
     place: int,
     choice: str | None,
-) -> list[str]:
-    """Add lines and fills of an instrument; return the columns, that of the distance last.
+) -> dict[str, str]:
+    """Add lines and fills of an instrument to a drawing; return the columns by their labels.
 
     ``choice`` is the name by which a page shows them, None of the only instrument.
     """
@@ -250,7 +250,7 @@ def add_instrument(
         "liquidation price": clip_liquidation(mark, liquidation),
         "distance": measure_distance(mark, liquidation),
     }
-    columns = []
+    columns = {}
     for label, values in lines.items():
         column = label
         if choice is not None:
@@ -259,8 +259,7 @@ def add_instrument(
         drawing.columns[column] = values
         drawing.labels[column] = label
         drawing.colors[column] = PRICE_COLORS[label]
-
-        columns.append(column)
+        columns[label] = column
 
     fills = list_fills(result, place)
     if len(fills):

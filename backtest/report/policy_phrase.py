@@ -105,6 +105,7 @@ def list_chips(result: Result) -> tuple[str, ...]:
 
 
 def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a run has beside the title: settings, overlay, signal, account, an earlier run."""
     yield from walk_policy_chips(manifest)
     if manifest.get("overlay"):
         yield f"overlay {name_policy(manifest['overlay'])}"

@@ -229,14 +229,14 @@ OF_RETURNS = (
 
 def draw_years(result: Result) -> ShownChart:
     """Draw the returns of the account and of its market by calendar year."""
-    market, _, market_unit = run_record.follow_market(result)
-    name = "buy and hold" if market == "1x" else "benchmark, unlevered"
+    market = run_record.follow_market(result)
+    name = "buy and hold" if market.name == "1x" else "benchmark, unlevered"
     years = pd.DatetimeIndex(find_periods(result.time, "year")).year
 
     # A year begins at the value at which the one before it ended.
     account_end = pd.Series(result.of_account("unit")).groupby(years).last()
     account_start = account_end.shift(fill_value=result.tally.first_unit)
-    market_end = pd.Series(market_unit).groupby(years).last()
+    market_end = pd.Series(market.unit).groupby(years).last()
     market_start = market_end.shift(fill_value=1.0)
 
     columns = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -496,14 +496,14 @@ def tabulate_statement(result: Result) -> ShownTable:
     """Show how the equity at the start became that at the end."""
     terms = list_statement(result)
     start = run_record.find_start(result)
-    largest = max(abs(start), *(abs(amount) for _, amount, _ in terms))
+    largest = max(abs(start), *(abs(term.amount) for term in terms))
 
     rows = {"equity at the start": write_amount(start)}
-    for words, amount, rate in terms:
+    for term in terms:
         share = ""
-        if rate is not None:
-            share = core.format_percent(rate)
-        rows[words] = {"amount": format_signed(amount, largest), "rate": share}
+        if term.rate is not None:
+            share = core.format_percent(term.rate)
+        rows[term.words] = {"amount": format_signed(term.amount, largest), "rate": share}
 
     rows["equity at the end"] = write_amount(result.metrics["final_equity"])
     reserve = float(result.of_account("reserve")[-1])
@@ -531,8 +531,16 @@ def write_amount(amount: float) -> dict[str, str]:
     return {"amount": core.format_money(amount), "rate": ""}
 
 
-def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
-    """Return the change of equity term by term: words, amount, and the rate of some costs.
+class StatementTerm(NamedTuple):
+    """A term of the change of equity: its words, its signed amount, and the rate of some costs."""
+
+    words: str
+    amount: float
+    rate: float | None = None
+
+
+def list_statement(result: Result) -> list[StatementTerm]:
+    """Return the change of equity term by term: the amounts add up to it.
 
     Rates are of the mean equity, a year, of a run of few days over all of it.
     """
@@ -541,7 +549,7 @@ def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
     if not run_record.shows_growth(count_days(result)):
         rates = {name: rate * result.span.years for name, rate in rates.items()}
 
-    terms: list[tuple[str, float, float | None]] = []
+    terms: list[StatementTerm] = []
     for term in MONEY_TERMS:
         amount = term.sign * metrics.get(term.name, 0.0)
         is_moved = amount != 0.0 and term.name != "flows"
@@ -550,15 +558,15 @@ def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
         rate = None
         if term.name in COSTS:
             rate = -rates[term.name]
-        terms.append((name_term(result, term), amount, rate))
+        terms.append(StatementTerm(name_term(result, term), amount, rate))
 
     # Flows are two terms: what was paid in or out, and what the reserve paid in.
     top_ups = metrics["top_ups"]
     deposits = metrics["flows"] - top_ups
     if deposits != 0.0:
-        terms.append(("deposits and withdrawals", deposits, None))
+        terms.append(StatementTerm("deposits and withdrawals", deposits))
     if top_ups != 0.0:
-        terms.append(("top-ups from the reserve", top_ups, None))
+        terms.append(StatementTerm("top-ups from the reserve", top_ups))
     return terms
 
 

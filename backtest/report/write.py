@@ -42,8 +42,10 @@ SYNTHETIC = "Synthetic data: these prices are made up."
 
 
 def build_page(result: Any, objective: str = "sharpe") -> Page:
-    """Return the whole page; ``objective`` ranks the sets of a sweep."""
-    # Its parts read by which measure sets are ranked.
+    """Return the whole page; ``objective`` ranks the sets of a sweep.
+
+    Writes the objective into the result as ``ranked_by``, which its parts read.
+    """
     vars(result)["ranked_by"] = objective
 
     # What was made of no bars says nothing of data and command.
@@ -421,10 +423,14 @@ def write_cell(source: core.Reportable) -> str:
 
 
 def place_equity(result: Any) -> dict[str, Any]:
-    """Return the first chart of the page as lines and texts: unit values, their axis, and dates."""
+    """Return the first chart of the page as lines and texts: unit values, their axis, and dates.
+
+    A line is its name, its color and its points; a mark is x, y, the end that stands at x, and its
+    text. Both are in units of the drawing, from its upper left corner.
+    """
     time = result.span.closes
     unit = result.of_account("unit") / result.tally.first_unit
-    _, _, held = run_record.follow_market(result)
+    held = run_record.follow_market(result).unit
     rows = thin_rows(time, unit, held, buckets=280)
 
     shown = np.concatenate([unit[rows], held[rows]])
