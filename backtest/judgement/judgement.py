@@ -22,6 +22,7 @@ from backtest.judgement.survival import (
     MODEL,
     MONTH,
     YEAR_SHARE,
+    Danger,
     find_worst,
     name_scale,
     write_cap,
@@ -245,13 +246,13 @@ class Judgement(SettingsResult):
         has_fills = timing["fills"] >= FEW_FILLS
         is_timed = has_fills & ~is_one_value & ~has_options
 
-        market, source, chance = self.find_danger()
+        danger = self.find_danger()
         return rule.Findings(
             markets=self.names,
             ruined=list_names(by_market, is_ruined),
-            chance=chance,
-            chance_market=market,
-            chance_source=source,
+            chance=danger.chance,
+            chance_market=danger.market,
+            chance_source=danger.source,
             timed=list_names(timing, is_timed),
             fills=int(timing["fills"].sum()),
             is_one_value=bool(is_one_value.all()),
@@ -265,7 +266,7 @@ class Judgement(SettingsResult):
             why=next(iter(causes), str(pooled["why"])),
         )
 
-    def find_danger(self) -> tuple[str, str, float]:
+    def find_danger(self) -> Danger:
         """Return the market, the source and the highest probability of loss in 30 days."""
         rows: dict[tuple[str, str], Any] = {}
         for name, row in self.survival.iterrows():

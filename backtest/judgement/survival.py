@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -217,21 +217,31 @@ def judge_crashes(account: JudgedAccount) -> dict[str, Any]:
     }
 
 
-def find_worst(rows: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str, float]:
-    """Return the market with the highest probability in 30 days, by which source, and it.
+class Danger(NamedTuple):
+    """The highest probability of a loss in 30 days, NaN if none is known, and whose it is.
 
-    Of every market the larger of paths and history counts; NaN if none is known.
+    ``source`` is ``"paths"`` or ``"history"``.
     """
-    worst = ("", "", math.nan)
+
+    market: str
+    source: str
+    chance: float
+
+
+def find_worst(rows: dict[tuple[str, str], dict[str, Any]]) -> Danger:
+    """Return the worst danger of ``rows``, which are by market and horizon.
+
+    Of every market the larger of paths and history counts.
+    """
+    worst = Danger("", "", math.nan)
     for (market, horizon), row in rows.items():
         if horizon != MONTH:
             continue
 
         for source in ("paths", "history"):
-            highest = worst[2]
             chance = float(row.get(source, math.nan))
-            if chance > highest or math.isnan(highest):
-                worst = (market, source, chance)
+            if chance > worst.chance or math.isnan(worst.chance):
+                worst = Danger(market, source, chance)
     return worst
 
 

@@ -74,7 +74,11 @@ def new_bar(
 
 
 def show_account(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
-    """Return what each instrument's policy would see of the account at the close of a bar."""
+    """Return what each instrument's policy would see of the account at the close of a bar.
+
+    The bar must be valued at its close. The engine shows one account after another in the same
+    buffer, from which each is copied.
+    """
     functions = find_functions()
     deciders = engine.gather_deciders(setup, setup.observed)
     close = functions.look_at_close(bar, True)
@@ -122,13 +126,27 @@ def decide_at_last_close(
     return bar.state
 
 
+class NextBar(NamedTuple):
+    """What one more bar makes of an account: its orders by instrument, and what it is after it.
+
+    ``views`` are what each instrument's policy would see at the close of the bar.
+    """
+
+    orders: dict[str, Order]
+    views: tuple[AccountView, ...]
+    equity: float
+
+
 def fill(
     setup: Setup,
     state: AccountState,
     traded: TradedDays | None,
     stated: Stated,
-) -> tuple[dict[str, Order], tuple[AccountView, ...], float]:
-    """Return the orders that one more bar fills by instrument, what it shows then, and equity."""
+) -> NextBar:
+    """Return what the bar after the market makes of an account that has decided.
+
+    The bar has the ``stated`` prices; ``state`` stays as it is.
+    """
     later = look_ahead(setup, stated)
     t = setup.markets.n_bars
     bar = new_bar(setup, later.inputs, state, traded, t)
@@ -136,7 +154,7 @@ def fill(
 
     views = show_account(setup, bar, t)
     orders = {name: read_order(bar, i, name) for i, name in enumerate(setup.markets.names)}
-    return orders, views, float(bar.state.wallet.equity)
+    return NextBar(orders, views, float(bar.state.wallet.equity))
 
 
 def read_order(bar: AccountBar, i: int, name: str) -> Order:
@@ -419,9 +437,11 @@ def answer(
 
     # The account before the bar, at the last close, and after its fills.
     with np.errstate(all="ignore"):
-        orders, after, equity = fill(setup, state, decided.traded, stated)
+        next_bar = fill(setup, state, decided.traded, stated)
         last_bar = open_last_bar(setup, state, decided.traded)
         before = show_account(setup, last_bar, setup.markets.n_bars - 1)
+    orders = next_bar.orders
+    after = next_bar.views
     ratio_before = max(float(view.margin_ratio) for view in before)
     ratio_after = max(float(view.margin_ratio) for view in after)
 
@@ -454,7 +474,7 @@ def answer(
         cuts=tuple(cut for order in orders.values() for cut in order.cuts),
         warnings=tuple(warnings),
         account=tabulate_account(names, before, after),
-        equity=(float(before[0].equity), equity),
+        equity=(float(before[0].equity), next_bar.equity),
         margin_ratio=(ratio_before, ratio_after),
         orders=book.tabulate_orders(
             setup,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,10 +89,11 @@ class Replay(Result):
 
         tables = []
         for term, bars, ours, theirs in compare(self, entries):
+            # A level is as large as itself, an amount of money is measured by the equity.
             scale = np.abs(self.of_account("equity"))[bars]
             if term in LEVELS:
                 scale = np.maximum(np.abs(ours), np.abs(theirs))
-            differs = np.abs(theirs - ours) > tolerance * (scale + 1e-300)
+            differs = np.abs(theirs - ours) > tolerance * (scale + 1e-300)  # 0 is not over 0
             index = core.utc_index(self.time[bars[differs]]).rename("time")
             rows = {
                 "term": term,
@@ -209,11 +210,17 @@ def count_and_warn(
     return counted
 
 
-def compare(
-    replay: Replay,
-    table: pd.DataFrame,
-) -> Iterator[tuple[str, IntArray, FloatArray, FloatArray]]:
-    """Yield each term of a ledger with its bars, our amounts and those of the ledger.
+class ComparedTerm(NamedTuple):
+    """A term of a ledger: our amounts and those of the ledger at some bars, (n,) each."""
+
+    term: str
+    bars: IntArray
+    ours: FloatArray
+    theirs: FloatArray
+
+
+def compare(replay: Replay, table: pd.DataFrame) -> Iterator[ComparedTerm]:
+    """Yield the terms of a ledger beside those of a replay; rows outside of it are warned of.
 
     An amount of money is compared by bar, a level, as the equity, at each of its stamps: the last
     close before it.
@@ -241,7 +248,7 @@ def compare(
     for term in dict.fromkeys(table["term"]):
         if is_level:
             ours = replay.of_account("equity") if term == "equity" else replay.closes.balance
-            yield term, bars, ours[bars], amounts
+            yield ComparedTerm(term, bars, ours[bars], amounts)
         elif term in TERMS:
             is_term = (table["term"] == term).to_numpy()
             theirs: Any = np.bincount(
@@ -250,7 +257,7 @@ def compare(
                 minlength=n_bars,
             )
             ours = TERMS[term] * replay.of_account(term)
-            yield term, np.arange(n_bars, dtype=np.int64), ours, theirs
+            yield ComparedTerm(term, np.arange(n_bars, dtype=np.int64), ours, theirs)
 
 
 @core.record_making
@@ -289,6 +296,8 @@ def replay(
         time=setup.markets.time,
         due=find_due(setup),
     )
+
+    # The loop of a run, in which the bars are those of the replay, and nothing is decided.
     bound = _compile.bind_functions(
         engine.loop,
         process_bar=replayer.process_bar,
@@ -318,7 +327,8 @@ def pass_bars(
 ) -> Result:
     """Take a state through all bars of a setup by a loop in plain Python; return its result.
 
-    ``room`` are the rows of the log at first.
+    ``simulate`` is ``engine.loop.simulate_account``, bound to the functions that it is to call.
+    ``state`` is written into. ``room`` are the rows of the log at first.
     """
     n = len(setup.markets)
     first = setup.first
@@ -371,8 +381,12 @@ def find_start(setup: Setup, start: Any) -> accounts.AccountState:
 class Replayer:
     """The bars of a replay: flows, funding and interest as in a run, and fills that are facts.
 
-    ``names`` are those of the n instruments, then of the collateral. ``time`` has the opens of the
-    bars and ``due`` the stamps of the settlements, ns.
+    ``names`` are those of the n instruments, then of the collateral. ``facts`` are the fills by
+    bar, in the order of time. ``time`` has the opens of the bars and ``due`` the stamps of the
+    settlements, ns.
+
+    The steps are those of a run, in plain Python, with some of their functions replaced: nothing is
+    liquidated, delisted or ended but by a fill, and every withdrawal is paid out.
     """
 
     def __init__(
@@ -389,7 +403,7 @@ class Replayer:
         self.facts = facts
         self.time = time
         self.due = due
-        self._allowed = 0  # settlements that may still be paid at once
+        self._allowed = 0  # settlements that the next call of settle_funding may pay
         self._t = 0
         self._stopped: set[int] = set()  # instruments whose last fill in this bar is of a stop
         self._default = DECIDED[r.AT_OPEN]
@@ -477,7 +491,11 @@ class Replayer:
                 accounts.mark_to_ledger(bar.state, i, price, bar.ledger)
 
     def _is_next_due(self, *place: Any) -> bool:
-        """Return whether a settlement is due, for as many as are allowed at once."""
+        """Return whether a settlement is due, in place of what a run asks before it pays one.
+
+        Counts ``_allowed`` down. A run pays all that are due in one call; a replay allows one at a
+        time, so that fills can come between them.
+        """
         self._allowed -= 1
         return self._allowed >= 0 and payments.is_funding_due(*place)
 
@@ -570,6 +588,7 @@ class Replayer:
         )
 
     def _check_debt(self, bar: AccountBar, t: int) -> None:
+        """Raise DataError if the account owes more than rounding; else write that off in cash."""
         state = bar.state
         equity = accounts.compute_account_equity(bar.terms, state)
         scale = max(abs(state.wallet.cash), float(abs(state.wallet.equity)), 1e-300)

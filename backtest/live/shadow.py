@@ -375,11 +375,19 @@ def shadow(
 # What the live account did.
 
 
-def find_span(
-    test: Conditions,
-    snapshots: Sequence[AccountSnapshot],
-) -> tuple[int, int, list[AccountSnapshot]]:
-    """Return the first bar after the first snapshot, the last closed by the last, and all by time.
+class ShadowSpan(NamedTuple):
+    """The bars over which a live account is compared, and its snapshots by time.
+
+    ``first`` is the bar after the first snapshot, ``last`` that which had closed by the last one.
+    """
+
+    first: int
+    last: int
+    snapshots: list[AccountSnapshot]
+
+
+def find_span(test: Conditions, snapshots: Sequence[AccountSnapshot]) -> ShadowSpan:
+    """Return the span of a shadow; raise ParameterError if it holds no bar of the market.
 
     A snapshot is of the last close up to its time. Before a single one the account was flat, with
     its capital, at the start of the test.
@@ -408,7 +416,7 @@ def find_span(
             f"the last snapshot must be within the data, which end at {format_time(data_end)}, got "
             f"{format_time(ended)}"
         )
-    return first, last, ordered
+    return ShadowSpan(first, last, ordered)
 
 
 def check_snapshots(snapshots: Any) -> None:

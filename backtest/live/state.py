@@ -678,6 +678,8 @@ def write_position(
     mark = 0.0
     if setup.markets.spans[i, 1] == setup.markets.n_bars:  # it is still listed
         mark = value_price(setup, i, setup.markets[name].mark_close[-1])
+
+    # What is closed has an entry and a best of 0.
     position.quantity = held.quantity
     position.entry = value_price(setup, i, held.entry) * is_open
     position.value = mark

@@ -250,4 +250,6 @@ def from_vectorbt(
     values = np.clip(share, -1.0, 1.0) if sized else np.sign(share)
     if fills == "open":
         values = np.append(values[1:], values[-1:])
+
+    # Adding 0 leaves no -0.
     return pd.Series(values + 0.0, index=core.utc_index(stamps), name="signal")
