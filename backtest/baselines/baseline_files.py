@@ -158,6 +158,7 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def _read_baseline(path: Path) -> Baseline:
+    """Read both files of a baseline; what is wrong raises any of the errors of load_baseline."""
     document = core.parse_json(core.read_small(path), path)
     about_bars = document["bars"]
     measures = check_kind("metrics", document["metrics"], dict)

@@ -64,6 +64,10 @@ class ContractCheck(NamedTuple):
 
 
 def check_class(trial: ContractTrial) -> str:
+    """Check that a class is a policy, and that its rule has the arguments that it is called with.
+
+    The rule is the method that decides: ``combine`` of a combinator, else ``leverage``.
+    """
     cls = trial.cls
     if not (isinstance(cls, type) and issubclass(cls, policies.Policy)):
         raise core.PolicyError(f"must be a subclass of bt.Policy, got {cls!r}")
@@ -92,6 +96,7 @@ def check_class(trial: ContractTrial) -> str:
 
 
 def check_defaults(trial: ContractTrial) -> str:
+    """Check that a policy can be made of its defaults; return it with what looks like a mistake."""
     text = repr(trial.policy)
     memory = policies.start_memory(trial.policy)
     if memory is not None:
@@ -194,6 +199,10 @@ def choose_ends(trial: ContractTrial) -> list[int]:
 
 
 def check_runs(trial: ContractTrial) -> list[Finding]:
+    """Return a finding for each account: that it ran, and whether it held anything.
+
+    A policy that held nothing in any account fails, unless its class declares that it may.
+    """
     findings = []
     for situation in trial.situations:
         mean_leverage = trial.find(situation).metrics["mean_leverage"]
@@ -216,6 +225,7 @@ def check_runs(trial: ContractTrial) -> list[Finding]:
 
 
 def check_finite(trial: ContractTrial) -> str:
+    """Check that a policy never decides an infinite leverage, and that it decides at all."""
     target = trial.target
     is_asked = trial.is_warm & (trial.plain.of_account("equity") > 0.0)
     n_asked = is_asked.sum()
@@ -316,6 +326,7 @@ def check_repeatable(trial: ContractTrial) -> str:
 
 
 def check_compiled(trial: ContractTrial) -> str:
+    """Check that compiled code decides the same bits, or that one warning says why it cannot."""
     for situation in trial.situations:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -345,6 +356,7 @@ def check_compiled(trial: ContractTrial) -> str:
 
 
 def check_causal_decisions(trial: ContractTrial) -> str:
+    """Check that decisions up to a bar stay the same with other bars after it, or with none."""
     rng = np.random.default_rng(1)
     situation = (*trial.tried, *trial.situations)[0]
     plain = trial.find(situation)

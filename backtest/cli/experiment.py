@@ -361,7 +361,10 @@ def read_list(text: Any, *, name: str) -> list[Any]:
 
 
 def read_range(text: str, n: int, *, name: str) -> Sequence[float]:
-    """Return LOW, HIGH and, for ``n`` = 3, COUNT, and whether the scale is logarithmic."""
+    """Return the numbers of a range, and last, as one more entry, whether its scale is logarithmic.
+
+    A text has ``n`` numbers: LOW and HIGH, and for ``n`` = 3 COUNT.
+    """
     parts = text.split(":")
     is_log = parts[0].strip().lower() == "log"
     if is_log:
@@ -511,7 +514,11 @@ def read_flag(key: Key, text: str) -> Entry:
 
 
 def read_entry(name: str, text: str) -> Entry:
-    """Return the key of a table that a name stands for, or else a parameter of the policy."""
+    """Return the place and the value of an entry ``NAME=TEXT`` of a flag.
+
+    A name ``TABLE.KEY`` is a key of that table, where there is such a table; any other name is that
+    of a parameter of the policy, also one with a dot, as ``BTCUSDT.target``.
+    """
     table, _, key = name.partition(".")
     if key and table in RULE_TABLES:
         return f"run.{table}_settings.{key}", parse_typed(text)

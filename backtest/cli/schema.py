@@ -37,6 +37,7 @@ def schema() -> None:
 
 
 def make_schema() -> dict[str, Any]:
+    """Return the JSON schema of experiment files, from the keys that their reader knows."""
     tables = {name: describe_table(name) for name in sorted({*TABLES, *MODELS})}
     policy = tables["policy"]
     venue = tables["venue"]
@@ -84,6 +85,7 @@ def describe_table(table: str) -> dict[str, Any]:
 
 
 def describe_key(key: Key) -> dict[str, Any]:
+    """Return the schema of a key: its text, the types of its value, and its default."""
     described: dict[str, Any] = {}
     if key.text:
         described["description"] = key.text

@@ -161,6 +161,7 @@ def read_policy(text: str, settings: Mapping[str, object]) -> Policy:
 
 
 def find_built_in(name: str) -> type[Policy]:
+    """Return the policy of the package by its title or its class; raise with near names."""
     from backtest import strategies  # noqa: PLC0415 - they stand on the public names
 
     by_title = {format_title(class_name): class_name for class_name in strategies.__all__}
