@@ -881,7 +881,7 @@ class Backtest(Conditions):
         compile: bool = True,  # noqa: A002 - the word users know
         progress: Progress | None = None,
     ) -> CrossValidation:
-        """Choose the best set on each choice of groups of time, and test it on the others.
+        """Choose the best set on each combination of time groups, and test it on the other groups.
 
         Parameters
         ----------

@@ -26,7 +26,7 @@ from backtest.cli.first_screen import write_screen
 from backtest.cli.terminal_screen import PlainCommand, PlainGroup, new_app
 
 GROUPS = {
-    "validate": "Test a way of choosing parameters on the data after each choice.",
+    "validate": "Test a way of choosing parameters on data that the choice did not use.",
     "data": """Fetch, import and inspect market data, in the layout that commands read with --data.
 
     backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc

@@ -275,7 +275,7 @@ def inspect(
 ) -> None:
     """Report every defect of data, even if they do not load.
 
-    Nothing is repaired. Of several markets, each is reported.
+    Nothing is repaired. Several markets are reported one by one.
 
     backtest data inspect bars.csv funding.csv --json
     backtest data inspect btc eth

@@ -369,7 +369,7 @@ def prune(
 ) -> None:
     """Delete saved results after a list and a confirmation; unreadable ones only with --damaged.
 
-    What a killed process left half written or half deleted is always deleted.
+    Half-written and half-deleted results of killed processes are always deleted.
 
     Only folders with a readable manifest or study and its id are deleted; others are listed.
 
@@ -455,8 +455,8 @@ def report(
     names: Annotated[
         Texts,
         argument(
-            "A saved result, or two side by side: folders, or how their names or ids in "
-            "--results begin.",
+            "A saved result, or two side by side: folders, or the beginnings of names or ids "
+            "in --results.",
             "RUN",
         ),
     ] = None,
@@ -532,7 +532,7 @@ def score(
     names: Annotated[Texts, argument("Results by name or id (all).", "RESULT...")] = None,
     *,
     data: Annotated[
-        Texts, option("Data of a market, from before the forecasts on; repeat.", "--data")
+        Texts, option("Data of a market that begin before the forecasts; repeat.", "--data")
     ] = None,
     instrument: Annotated[
         Texts, option("Which instruments of a folder with several; repeat.", "--instrument")
@@ -544,7 +544,7 @@ def score(
         str | None, option("End of the last bar, UTC.", "--to", metavar="DATE")
     ] = None,
     policy: Annotated[
-        Texts, option("Where a policy of your own is, FILE.py:Class; repeat.", "--policy")
+        Texts, option("Location of a policy of your own, FILE.py:Class; repeat.", "--policy")
     ] = None,
     reading: Annotated[
         Texts,

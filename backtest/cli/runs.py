@@ -106,7 +106,7 @@ def read_setting(key: Key, text: str) -> experiment.Entry:
     read_compared,
 )
 def compare(draft: Draft, *, output: Output) -> None:
-    """Compare policies on the same market and terms, and test which differences are beyond noise.
+    """Compare policies on the same market and terms, and test which differences exceed noise.
 
     Policies come from the experiment, from compare.policies, and from --policy NAME or LABEL=NAME;
     --set LABEL.NAME=VALUE sets a parameter of one.

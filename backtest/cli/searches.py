@@ -279,7 +279,7 @@ def walk_forward(draft: Draft, *, output: Output, timing: Timing = False) -> Non
 
 @command("validate cross-validate", list_flags("validate", f"{GROUPS} {SHARED}"))
 def cross_validate(draft: Draft, *, output: Output) -> None:
-    """Choose the best set on each choice of groups of time, and test it on the others.
+    """Choose the best set on each combination of time groups, and test it on the other groups.
 
     backtest validate cross-validate --groups 8 --trials 500
     """
@@ -288,7 +288,7 @@ def cross_validate(draft: Draft, *, output: Output) -> None:
 
 @command("validate folds", list_flags("validate", f"{SPANS} {GROUPS}"))
 def folds(draft: Draft, *, as_json: AsJson = False) -> None:
-    """Print the spans of a walk, or with --groups those of a cross-validation.
+    """Print the spans of a walk-forward validation, or with --groups of a cross-validation.
 
     backtest validate folds --train 180d
     """

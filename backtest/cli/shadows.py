@@ -26,7 +26,7 @@ def shadow(draft: Draft, *, output: Output) -> None:
     The difference is the sum of parts: deposits, timing, sizes, orders, prices, fees, funding, and
     what is unexplained. Each call writes its days into shadow/ledger.parquet of the results, unless
     --no-save is given; nothing else is saved. From twenty days on, a drift is reported. With one
-    snapshot, the account is taken to begin flat, with its capital.
+    snapshot, the account is assumed to begin flat, with its capital.
 
     backtest shadow live.toml --fills trades.json --snapshot monday.json --snapshot tuesday.json
     backtest shadow live.toml --fills trades.csv --snapshot account.json --report shadow.html

@@ -242,7 +242,7 @@ def liq(
     """Calculate the margins, liquidation price and bankruptcy price of a position.
 
     With --volatility, also the probability of liquidation. Money is in the settlement currency.
-    Fees for opening are not subtracted. In Python, bt.calculate_book has several positions.
+    Fees for opening are not subtracted. For several positions, use bt.calculate_book in Python.
 
     backtest liq --side long --entry 30000 --leverage 10 --volatility 0.6
     backtest liq --side short --entry 30000 --leverage 5 --margin cross --capital 10000

@@ -365,8 +365,8 @@ class Result(RunRecord, core.SavedResult):
         loss : float
             The loss whose probability is shown, as a fraction of the value at the start.
         goal : float, optional
-            A gain, as such a fraction. Then the probabilities are those to reach it before the
-            loss, and the loss before it, at closes of bars.
+            A gain, as a fraction of the value at the start. Then the probabilities are those to
+            reach it before the loss, and the loss before it, at closes of bars.
         compile : bool
             Whether compiled code is used.
         progress : callable, optional
