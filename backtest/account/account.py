@@ -158,7 +158,8 @@ def measure_stop(stop: Multiple | float, market: Market, entry: core.FloatArray)
 def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
     """Return what multiplies the factor of a stop in each bar: the column at the previous close.
 
-    A single 1 for a stop that is a fraction.
+    Of shape (n_bars,), NaN in the first bar; a single 1 for a stop that is a fraction. Raises
+    DataError for a column with negative numbers. ``key`` names the field in messages.
     """
     if not isinstance(stop, Multiple):
         return np.ones(1)

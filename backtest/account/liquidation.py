@@ -147,9 +147,9 @@ def release_margin(bar: r.AccountBar, t: int, i: int, now: Balances, value: Valu
 def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[Balances, float]:
     """Return the balances after a takeover at a contract value, and the loss.
 
-    The venue takes the position and all that backs it: that is the loss, money. What backs a cross
-    position is all cash. A backing under 0 cannot be taken: it stays as a debt, negative, in the
-    margin of an isolated position, else in the cash.
+    The venue takes the position and all that backs it: that is the loss, money. A backing under 0
+    cannot be taken: it stays as a debt, negative, in the margin of an isolated position, else in
+    the cash. A cross position leaves no other cash, as that backs it.
     """
     backing = p.compute_backing(rules, balances, value)
     debt = min(backing, 0.0)

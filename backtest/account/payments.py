@@ -69,10 +69,11 @@ def take_flow(bar: r.AccountBar, t: int, amount: float) -> None:
 
 
 def compute_withdrawable(bar: r.AccountBar) -> float:
-    """Return what may leave an account at the mark open (step 1).
+    """Return the money that may leave an account at the mark open (step 1).
 
-    What is left keeps its initial margin, and profits that do not count back nothing. In isolated
-    margin it is at most the available balance.
+    What is left keeps the initial margin of what is held, and profits that do not count back
+    nothing. In isolated margin it is at most the available balance. The account must be valued at
+    the mark opens before.
     """
     terms = bar.terms
     state = bar.state
@@ -96,8 +97,9 @@ def compute_withdrawable(bar: r.AccountBar) -> float:
 def compute_free(terms: r.Terms, state: r.AccountState) -> float:
     """Return the money that no position of an account needs, never negative.
 
-    What backs the pool less its initial margin, but at most the balance (money realized). With
-    collateral the balance may become negative, down to the venue's limit.
+    At the values that the account has now: what backs the pool less its initial margin, but at most
+    the balance (money realized). With collateral the balance may become negative, down to the
+    venue's limit.
     """
     free = balance.compute_pool(terms, state)
     for i in range(len(state.positions)):
