@@ -171,7 +171,11 @@ def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[core.Int
 def pack_collateral(
     collateral: Sequence[Collateral], groups: Sequence[str] = ()
 ) -> CollateralTables:
-    """Return the rates of assets as arrays; a single rate is a tier without an end."""
+    """Return the rates of C assets as arrays of shape (C, tiers); a single rate is one tier.
+
+    ``groups`` are those of scenarios, in their order: each asset gets the number of the group whose
+    risk it cancels, -1 without one.
+    """
     floors_by_asset = []
     caps_by_asset = []
     rates_by_asset = []

@@ -193,11 +193,9 @@ def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -
     is_lasting = DAYS_PER_YEAR * options.years[i] > rules.rates.loan_days
     if not (rules.rates.loan_value > 0.0 and is_lasting):
         return 0.0
-    n_sold = 0
     for j in range(len(options.signs)):
-        n_sold += is_alike(options, i, j) and options.quantities[j] < 0.0
-    if n_sold > 0:
-        return 0.0
+        if is_alike(options, i, j) and options.quantities[j] < 0.0:
+            return 0.0
     return rules.rates.loan_value
 
 
@@ -229,10 +227,10 @@ def compute_options_value(options: OptionPositions) -> float:
 
 def is_first(options: OptionPositions, i: int) -> bool:
     """Return whether option i is the first of its expiry, which then stands for it."""
-    n_before = 0
-    for j in range(i):
-        n_before += options.expiries[j] == options.expiries[i]
-    return n_before == 0
+    for j in range(i):  # noqa: SIM110 - numba compiles no generators
+        if options.expiries[j] == options.expiries[i]:
+            return False
+    return True
 
 
 def compute_otm(options: OptionPositions, i: int, price: float) -> float:

@@ -465,15 +465,20 @@ def compute_full_backing(rules: PortfolioRules, held: Holdings, cash: float) -> 
     return total + compute_collateral_value(rules.collateral, held)
 
 
+def has_position(rules: PortfolioRules, held: Holdings) -> bool:
+    """Return whether the pool holds anything in any instrument."""
+    for i in range(len(held.quantities)):  # noqa: SIM110 - numba compiles no generators
+        if is_in_pool(rules, held, i):
+            return True
+    return False
+
+
 def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
     """Return whether the backing is at most ``level`` times the requirement; not without positions.
 
     A backing that equals it, give or take rounding, fails.
     """
-    n_held = 0
-    for i in range(len(held.quantities)):
-        n_held += is_in_pool(rules, held, i)
-    if n_held == 0:
+    if not has_position(rules, held):
         return False
 
     required = compute_portfolio_requirement(rules, held, is_initial=False)
@@ -581,20 +586,20 @@ def add_pair_shares(rules: PortfolioRules, held: Holdings, g: int, shares: Float
     tables = rules.scenarios
     longs = compute_side(rules, held, g, 1.0)
     shorts = compute_side(rules, held, g, -1.0)
-    of_longs = 0.5
+    share_of_longs = 0.5
     if longs < shorts:
-        of_longs = 1.0
+        share_of_longs = 1.0
     elif longs > shorts:
-        of_longs = 0.0
+        share_of_longs = 0.0
 
     for place in range(tables.starts[g], tables.starts[g + 1]):
         i = tables.members[place]
         if is_in_pool(rules, held, i):
             exposure = compute_exposure(held, i)
-            part = 1.0 - of_longs
+            share_of_side = 1.0 - share_of_longs
             if exposure > 0.0:
-                part = of_longs
-            shares[i] += tables.pair_contingency * part * abs(exposure)
+                share_of_side = share_of_longs
+            shares[i] += tables.pair_contingency * share_of_side * abs(exposure)
 
 
 OWN_PARTS = 16

@@ -211,14 +211,16 @@ def find_units_on_path(pool: OptionPool, last: int) -> float:
     scratch = pool.rules.scratch
     units: float = scratch.rows[SPARE, last]
 
-    # From the long back to the short at which the path begins.
-    j = last
+    # From the last long back to the short at which the path begins. What it can carry is what the
+    # last long has to spare, the first short has left, and each pair on the way has to give up.
+    long_after = last
     while True:
-        i = scratch.paths[TO_LONG, j]
-        j = scratch.paths[TO_SHORT, i]
-        if j < 0:
-            return float(min(units, scratch.rows[LEFT, i]))
-        units = min(units, scratch.matches[i, j])
+        short = scratch.paths[TO_LONG, long_after]
+        long_before = scratch.paths[TO_SHORT, short]
+        if long_before < 0:
+            return float(min(units, scratch.rows[LEFT, short]))
+        units = min(units, scratch.matches[short, long_before])
+        long_after = long_before
 
 
 def move_units(pool: OptionPool, last: int, units: float) -> None:
@@ -271,7 +273,8 @@ def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float
 def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
     """Return what the pairs of group g need: of each expiry the worst loss at any price.
 
-    The common payoff is piecewise linear, so that it is worst at 0 or at a strike.
+    Money. The common payoff is linear between strikes, and flat beyond the last one, as each short
+    is paired: so it is worst at 0 or at a strike. Reads ``matches`` of the pairing.
     """
     n = len(options.signs)
     total = 0.0
