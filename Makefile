@@ -27,7 +27,7 @@ run: .venv/installed
 	@printf '\nThe page of this run, with charts to zoom and click:\n  %s %s\n' '$(open)' '$(page)'
 
 test: .venv/installed-dev
-	+$(MAKE) -j 2 core checks $(if $(coreless),coreless)
+	+$(MAKE) -j 2 core checks $(if $(coreless),coreless) cases='$(cases)' coreless='$(coreless)'
 	$(bin)/pytest -n 2 --dist loadfile --max-worker-restart 0 --durations 15 --durations-min 1 -m "$(cases)" $(coreless:%=--ignore=%)
 
 checks:
@@ -42,7 +42,8 @@ core:
 	$(compile)
 
 test-all: cases := slow or not slow
-test-all: coreless :=
+test-all: coreless := $(addprefix tests/,market/test_fetch.py market/test_quality.py measures/test_luck.py \
+  measures/test_measures.py tune/test_samplers.py)
 test-all: test
 
 # a warning is an error; blocks whose text and package did not change are not run again
