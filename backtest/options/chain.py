@@ -234,7 +234,7 @@ def find_parity(rows: pd.DataFrame, settlement: str) -> float:
     quotes = pd.DataFrame({"strike": rows["strike"], "kind": rows["kind"], "mid": mid})
     wide = quotes.pivot_table(index="strike", columns="kind", values="mid", aggfunc="first")
     if not {"call", "put"} <= {*wide.columns}:
-        return float("nan")
+        return math.nan
 
     # The smallest differences are those of the strikes nearest to the forward.
     difference = (wide["call"] - wide["put"]).dropna()
@@ -248,7 +248,11 @@ def find_parity(rows: pd.DataFrame, settlement: str) -> float:
     else:
         forwards = strikes + values
         forwards = forwards[forwards > 0.0]
-    return float(np.median(forwards)) if forwards.size else float("nan")
+
+    # The median: a single wrong quote does not decide it.
+    if not forwards.size:
+        return math.nan
+    return float(np.median(forwards))
 
 
 KEYS = ["time", "underlying"]
@@ -564,8 +568,8 @@ class Chain:
         """
         rows = self.table.assign(years=self.years)
         is_good = (rows["forward"] > 0.0) & (rows["years"] > 0.0)
-        numbers = rows[["forward", "strike", "years"]].where(is_good).to_numpy().T
-        forwards, strikes, years = numbers
+        numbers = rows[["forward", "strike", "years"]].where(is_good)  # else NaN
+        forwards, strikes, years = numbers.to_numpy().T
         kinds = rows["kind"].to_numpy(dtype=str)
         for side in ("bid", "ask", "mark"):
             prices = rows[side].to_numpy()

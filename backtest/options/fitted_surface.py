@@ -317,23 +317,32 @@ class Surface(core.Reportable):
         return core.float_if_single(totals)
 
     def _interpolate(self, k: FloatArray, years: float) -> FloatArray:
-        """Return total variance at one time to expiry, from the two expiries around it."""
-        times = self.years
-        if years < times[0] or len(times) == 1:
-            total = self.smiles[0].total_variance(k)
-            return np.asarray(total * years / times[0])
-        if years > times[-1]:
-            total = self.smiles[-1].total_variance(k)
-            return np.asarray(total * years / times[-1])
+        """Return total variance at one time to expiry, from the two expiries around it.
 
-        # At an expiry itself it is the first of the two, or the last of the surface.
+        Before the first expiry and after the last, it is that of the expiry in proportion to time.
+        """
+        times = self.years
+        last = len(times) - 1
+        if years < times[0] or last == 0:
+            return self._extrapolate(k, years, expiry=0)
+        if years > times[last]:
+            return self._extrapolate(k, years, expiry=last)
+
+        # Linear in time. At an expiry itself, it is the later of the two, or the first of all.
         after = int(np.searchsorted(times, years))
-        after = min(max(after, 1), len(times) - 1)
+        after = min(max(after, 1), last)
         before = after - 1
-        low = self.smiles[before].total_variance(k)
-        high = self.smiles[after].total_variance(k)
-        share = (years - times[before]) / (times[after] - times[before])
-        return np.asarray(low + share * (high - low))
+        total_before = self.smiles[before].total_variance(k)
+        total_after = self.smiles[after].total_variance(k)
+        gap = times[after] - times[before]
+        share = (years - times[before]) / gap
+        rise = total_after - total_before
+        return np.asarray(total_before + share * rise)
+
+    def _extrapolate(self, k: FloatArray, years: float, *, expiry: int) -> FloatArray:
+        """Return total variance at a time beyond an expiry, at the volatility of that expiry."""
+        total = self.smiles[expiry].total_variance(k)
+        return np.asarray(total * years / self.years[expiry])
 
     def volatility(self, strike: Number, years: Number) -> Any:
         """Return the implied volatility, per sqrt(year), of strikes and times to expiry.
@@ -403,11 +412,14 @@ class Surface(core.Reportable):
         if years > self.longest_tenor:
             return math.nan
 
+        # In units of the forward, with K = exp(k) and dK / K^2 = exp(-k) dk.
         farthest = FARTHEST_STRIKE * (self.atm(years) * math.sqrt(years))
         k = np.linspace(-farthest, farthest, 4001)
-        volatility = np.sqrt(self.total_variance(k, years) / years)
+        total = self.total_variance(k, years)
+        volatility = np.sqrt(total / years)
         kinds = np.where(k < 0.0, "put", "call")
-        values = price(kinds, 1.0, np.exp(k), years, volatility) * np.exp(-k)
+        prices = price(kinds, 1.0, np.exp(k), years, volatility)
+        values = prices * np.exp(-k)
 
         # The kink at k = 0 is one of the knots of the rule.
         integral = float(sp.integrate.simpson(values, dx=k[1] - k[0]))

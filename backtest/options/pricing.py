@@ -414,12 +414,14 @@ def name_spot_numbers(
 def move_spot(terms: Terms) -> tuple[Terms, Any]:
     """Return the terms with the forward in place of the spot price, and forward over spot."""
     sign, spot, strike, years, volatility, rate, dividend = terms.numbers
-    carries = [np.ravel(number).tolist() for number in (years, rate, dividend)]
-    growths = [implied_kernels.scalar_growth(*row) for row in zip(*carries, strict=True)]
 
+    # By the function that compiled policies call, so that the bits are the same.
+    carries = [np.ravel(number).tolist() for number in (years, rate, dividend)]
+    growths = [implied_kernels.scalar_growth(*carry) for carry in zip(*carries, strict=True)]
     growth: Any = growths[0]
-    if np.shape(rate):
-        growth = np.reshape(growths, np.shape(rate))
+    shape = np.shape(rate)
+    if shape:
+        growth = np.reshape(growths, shape)
     return Terms((sign, spot * growth, strike, years, volatility, rate)), growth
 
 

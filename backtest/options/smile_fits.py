@@ -50,7 +50,8 @@ class Quotes(NamedTuple):
     @property
     def tolerance(self) -> FloatArray:
         """The volatility by which a fit may miss each quote: beyond WIDTH, ever more."""
-        # z is log-moneyness in deviations.
+        # z is log-moneyness in deviations. Vega falls with exp(-z^2 / 2), and so does the weight of
+        # a quote beyond WIDTH.
         z = self.k / self.deviation
         squares_beyond = np.maximum(z * z - WIDTH**2, 0.0)
         beyond = np.minimum(0.5 * squares_beyond, MAX_BEYOND)

@@ -227,7 +227,11 @@ class Surfaces:
         return np.asarray((times - self._stamps[np.maximum(rows, 0)]) / DAY)
 
     def is_flat_before(self, expiry: int, end: int) -> bool:
-        """Return whether a surface before an expiry and ``end`` has no expiry as early as it."""
+        """Return whether some surface before an expiry is fitted to later expiries alone.
+
+        Its volatility is then that of its first expiry. Only surfaces before ``end`` count; both
+        times are in ns.
+        """
         for stamp, surface in zip(self._stamps.tolist(), self.surfaces, strict=True):
             first_expiry = surface.fits["expiry"].iloc[0].value
             if stamp < min(expiry, end) and expiry < first_expiry:
