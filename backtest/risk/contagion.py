@@ -149,10 +149,13 @@ def read_coins(
     core.check_names("cash of the crowd", map(str, coins), [*row_of], noun="account")
     held = np.zeros((len(row_of), len(names)))
     for label, amounts in coins.items():
-        core.check_names(f"coins of {label!r}", amounts, names, noun="market")
+        what = f"coins of {label!r}"
+        row = row_of[str(label)]
+        core.check_names(what, amounts, names, noun="market")
         for name, amount in amounts.items():
-            core.check_range(f"coins of {label!r}", amount, low=0.0)
-            held[row_of[str(label)], names.index(name)] = amount
+            core.check_range(what, amount, low=0.0)
+            column = names.index(name)
+            held[row, column] = amount
     return held
 
 

@@ -235,9 +235,11 @@ def spread_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
     knots = np.concatenate([[first_start], settled]).astype(np.float64)
     rate_so_far = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
 
-    stamps = grid.find(int(settled[0]), int(settled[-1]) + 1)
-    at_ends = np.interp(stamps, knots, rate_so_far)
-    at_starts = np.interp(stamps - grid.every, knots, rate_so_far)
+    # The intervals of the grid that end between the first settlement and the last.
+    ends = grid.find(int(settled[0]), int(settled[-1]) + 1)
+    starts = ends - grid.every
+    at_ends = np.interp(ends, knots, rate_so_far)
+    at_starts = np.interp(starts, knots, rate_so_far)
     return np.asarray(at_ends - at_starts)
 
 

@@ -184,9 +184,12 @@ def list_inside(result: Result) -> dict[tuple[Any, str], list[tuple[str, str]]]:
     events = result.events
     inside = events[events["kind"].isin(kinds)]
 
+    # Events of a single instrument have no column of its name.
+    only_name = result.names[0]
     happened = defaultdict[tuple[Any, str], list[tuple[str, str]]](list)
     for row in inside.itertuples():
-        name = str(getattr(row, "instrument", result.names[0]))
+        name = str(getattr(row, "instrument", only_name))
+        kind = str(row.kind)
         price = f"{row.price:.9g}"
-        happened[row.time, name].append((str(row.kind), price))
+        happened[row.time, name].append((kind, price))
     return happened

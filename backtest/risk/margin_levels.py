@@ -145,7 +145,10 @@ def join_paths(
     unknown = np.full((1, n_paths), np.nan)
     moves = np.diff(np.log(closes), axis=0)
     returns = np.concatenate([unknown, moves])
-    prices = Prices(time[1:], *(marks.T[1:] for marks in bars.marks))
+
+    # Bar 0 is history's.
+    opened, high, low, close = (marks.T[1:] for marks in bars.marks)
+    prices = Prices(time[1:], open=opened, high=high, low=low, close=close)
     return DailyCloses(ends, rows, returns), prices
 
 

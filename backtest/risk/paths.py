@@ -312,12 +312,15 @@ def decompose_correlation(c: core.FloatArray) -> core.FloatArray:
     eigenvalues, eigenvectors = np.linalg.eigh(c)
     root = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))
 
-    # R' of root' = Q R is lower, and a root too. Its diagonal is made positive, as Cholesky's is;
-    # what is rounding becomes 0, and rows get the length 1 again.
-    lower = np.linalg.qr(root.T)[1].T
+    # R' of root' = Q R is lower, and a root too. Its diagonal is made positive, as Cholesky's is.
+    _, upper = np.linalg.qr(root.T)
+    lower = upper.T
     signs = np.where(np.diag(lower) < 0.0, -1.0, 1.0)
+
+    # What is rounding becomes 0, and rows get the length 1 again.
     lower = np.where(np.abs(lower) > 1e-7, lower * signs, 0.0)
-    return np.asarray(lower / np.linalg.norm(lower, axis=1, keepdims=True))
+    lengths = np.linalg.norm(lower, axis=1, keepdims=True)
+    return np.asarray(lower / lengths)
 
 
 def read_correlation(stated: Any, history: Markets) -> tuple[tuple[float, ...], ...]:

@@ -344,7 +344,11 @@ def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def list_ends(sets: Sets) -> list[dict[str, Any]]:
-    """Return sets in which numbers are highest or lowest, many at once, and one for each word."""
+    """Return sets in which numbers are highest or lowest, many at once, and one for each word.
+
+    They stand for all sets where code is checked. At most :data:`MOST_SETS`; without any parameter
+    one empty set.
+    """
     if not sets:
         return [{}]
     numbers = []
@@ -355,14 +359,16 @@ def list_ends(sets: Sets) -> list[dict[str, Any]]:
         else:
             numbers.append(values)
 
-    # For each number the row at its end that is at the end of most others.
+    # For each number the row at its end that is at the end of most others. A dict keeps the order,
+    # and each row once.
     rows: dict[int, None] = {}
     if numbers:
         for find_end in (np.max, np.min):
             is_end = np.array([values == find_end(values) for values in numbers])
-            n_ends = is_end.sum(axis=0)  # of each row
-            votes = np.where(is_end, n_ends, -1)
-            rows |= dict.fromkeys(votes.argmax(axis=1).tolist())
+            n_ends_of_row = is_end.sum(axis=0)
+            rank = np.where(is_end, n_ends_of_row, -1)
+            best_rows = rank.argmax(axis=1)
+            rows |= dict.fromkeys(best_rows.tolist())
 
     for values in words:
         _, firsts = np.unique(find_codes(values), return_index=True)
@@ -739,7 +745,10 @@ class Panel:
         return pattern._replace(methods=0, **own)
 
     def find_table(self, setup: engine.Setup) -> PriceTable:
-        """Return the table of prices of setups with the same sizes of brackets."""
+        """Return the table of prices of setups with the same sizes of brackets.
+
+        It is empty at first: blocks write the bars that they need, and note them in it.
+        """
         brackets = setup.inputs.terms.rules.brackets
         shape = setup.inputs.feed.open.shape
 

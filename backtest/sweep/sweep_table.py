@@ -50,14 +50,17 @@ class BuiltTable(NamedTuple):
 def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> BuiltTable:
     """Return the table of sets; equal ones run once. Warns of those that failed.
 
-    After Ctrl-C the table has the sets that were done.
+    After Ctrl-C the table has the sets that were done, with a warning. Raises KeyboardInterrupt if
+    none was, and the error of the first set if all failed.
     """
+    # ``codes`` number the different set that each row has.
     places, codes = find_different(sets)
     different = take_sets(sets, places)
     are_few = len(codes) <= MOST_CURVES and not evaluator.is_pooled
     rows = evaluator.evaluate(different, returns=are_few, progress=progress)
     if not rows.done.any():
         raise KeyboardInterrupt
+
     errors = np.array(rows.errors, dtype=object)
     if all(errors[rows.done]):
         first = int(np.argmax(rows.done))
@@ -79,10 +82,11 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
         core.warn_caller(f"interrupted: {n_left:,} of {n:,} sets were not done")
     decided = describe_decided(rows.shares[codes][done])
 
+    # Labels of the table are places of its rows, before those that are not done leave it.
     sampled = {}
-    for row, code in enumerate(codes.tolist()):
+    for label, code in enumerate(codes.tolist()):
         if code in rows.sampled:
-            sampled[row] = rows.sampled[code]
+            sampled[label] = rows.sampled[code]
     return BuiltTable(
         table=order_columns(table[done], tuple(columns)),
         decided=decided,
