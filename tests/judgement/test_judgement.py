@@ -60,6 +60,16 @@ def short() -> bt.Judgement:
     return test.judge(Calm(), draws=99, compile=False)
 
 
+@pytest.fixture
+def few(monkeypatch) -> dict[str, int]:
+    """Return settings of a judgement, where a test asks nothing of how rare a loss is either.
+
+    A probability of 1 % takes 2,000 paths, which users cannot go below.
+    """
+    monkeypatch.setattr(survival, "LEAST_PATHS", 80)
+    return {"draws": FEW, "paths": 80}
+
+
 # 1. Better than constant?
 
 
@@ -419,11 +429,11 @@ def test_the_capital_at_half_the_growth_is_that_of_the_capacity(calm):
 
 
 @pytest.mark.slow
-def test_the_promises_are_those_of_the_run():
+def test_the_promises_are_those_of_the_run(few):
     test = make_test(make_market(1.0, seed=5), **COSTLY)
     policy = VolTarget(target=0.3, half_life=20.0)
     own = test.run(policy).promises
-    judged = test.judge(policy, draws=FEW).promises.set_index("promise")
+    judged = test.judge(policy, **few).promises.set_index("promise")
 
     assert judged["verdict"].tolist() == own["verdict"].tolist()
     assert judged["value"].tolist() == own["value"].tolist()
@@ -456,11 +466,11 @@ def test_the_margin_tables_of_other_dates_stand_among_the_notices(short):
 
 
 @pytest.mark.slow
-def test_the_trials_are_those_that_the_store_has_counted(tmp_path):
+def test_the_trials_are_those_that_the_store_has_counted(tmp_path, few):
     """Five sets and the default: p of the difference by Sidak is 1 - (1 - p) ^ n."""
     test = make_test(make_market(1.0, seed=5), **COSTLY)
     study = test.tune(VolTarget, trials=8, sampler="sobol", robust=False, store=tmp_path)
-    found = test.judge(VolTarget(half_life=20.0), draws=FEW, store=tmp_path)
+    found = test.judge(VolTarget(half_life=20.0), **few, store=tmp_path)
     row = found.search.loc["M5"]
     assert row["trials"] == study.trials
     assert row["looks"] == study.looks == 1
@@ -468,7 +478,7 @@ def test_the_trials_are_those_that_the_store_has_counted(tmp_path):
     p_value = found.growth.loc["M5", "p_value"]
     assert row["p_adjusted"] == pytest.approx(1.0 - (1.0 - p_value) ** study.trials)
 
-    uncounted = test.judge(VolTarget(half_life=20.0), draws=FEW)
+    uncounted = test.judge(VolTarget(half_life=20.0), **few)
     assert "not counted" in uncounted.summary()
 
 
@@ -583,12 +593,12 @@ def test_the_larger_of_paths_and_history_is_the_danger():
 
 
 @pytest.mark.slow
-def test_each_market_is_judged_in_an_account_of_its_own():
+def test_each_market_is_judged_in_an_account_of_its_own(few):
     one = make_market(1.0, seed=6)
     other = make_market(0.9, seed=7)
-    alone = make_test(one, **COSTLY).judge(Calm(), draws=FEW)
-    both = make_test(one, **COSTLY).judge(Calm(), markets=[one, other], draws=FEW)
-    panel = make_test(bt.Markets({"M6": one, "M7": other}), **COSTLY).judge(Calm(), draws=FEW)
+    alone = make_test(one, **COSTLY).judge(Calm(), **few)
+    both = make_test(one, **COSTLY).judge(Calm(), markets=[one, other], **few)
+    panel = make_test(bt.Markets({"M6": one, "M7": other}), **COSTLY).judge(Calm(), **few)
 
     for table in ("growth", "timing", "survival"):
         mine = getattr(alone, table).loc[["M6"]]
@@ -743,27 +753,27 @@ def walked() -> tuple[bt.Backtest, bt.WalkForward]:
 
 
 @pytest.mark.slow
-def test_a_walk_is_judged_on_its_test_spans_alone(walked, tmp_path):
+def test_a_walk_is_judged_on_its_test_spans_alone(walked, tmp_path, few):
     test, walk = walked
-    found = test.judge(Sized(), tune=4, draws=FEW, store=tmp_path)
+    found = test.judge(Sized(), tune=4, **few, store=tmp_path)
 
     assert found.growth.loc["M5", "n"] <= len(walk.result.returns)
     assert found.growth.loc["M5", "max_drawdown"] == walk.result.metrics["max_drawdown"]
     assert "only out of sample" in found.details
 
     # The walk is read from the store, whose table of folds has the sizes of all spans.
-    again = test.judge(Sized(), tune=4, draws=FEW, store=tmp_path)
+    again = test.judge(Sized(), tune=4, **few, store=tmp_path)
     pd.testing.assert_frame_equal(again.costs, found.costs)
 
 
 @pytest.mark.slow
-def test_costs_of_a_walk_are_those_of_the_account_whose_policy_changed(walked):
+def test_costs_of_a_walk_are_those_of_the_account_whose_policy_changed(walked, few):
     """Growth as run is that of the walk; more costs leave less; no set alone has that growth."""
     test, walk = walked
     sizes = walk.folds["size"]
     assert sizes.nunique() > 1
 
-    costs = test.judge(Sized(), tune=4, draws=FEW).costs.set_index("cost")
+    costs = test.judge(Sized(), tune=4, **few).costs.set_index("cost")
     growth = walk.result.metrics["cagr"]
     assert (costs["growth"] == growth).all()
     assert costs.loc["fees", "growth_at_step"] < growth
