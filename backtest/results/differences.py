@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.core import FloatArray, IntArray, checked
+from backtest.core import BoolArray, FloatArray, IntArray, checked
 from backtest.core.one_thread import one_thread
 from backtest.results.performance import LEAST_DEVIATION, check_lengths
 
@@ -242,29 +242,21 @@ def find_block_length(series: FloatArray) -> float:
     with one_thread():
         products = np.array([x[lag:] @ x[: n - lag] for lag in range(most + 1)])
 
-    # The autocorrelation of each lag, by the squares of the two parts that it compares.
-    squares_so_far = np.concatenate(([0.0], np.cumsum(x * x)))
-    after = np.minimum(np.arange(1, most + 2), n)
-    squares_of_later = squares_so_far[-1] - squares_so_far[after]
-    squares_of_earlier = squares_so_far[n - after]
+    # The first lag after which as many in a row are small decides how many count.
+    is_small = find_small_lags(x, products)
+    windows = np.lib.stride_tricks.sliding_window_view(is_small[:-1], in_row)
+    is_quiet = windows.all(axis=1)
+    m = most
+    if is_quiet.any():
+        first_quiet = max(int(np.argmax(is_quiet)), 1)
+        m = min(2 * first_quiet, most)
+
+    lag = np.arange(1, m + 1)
+    weight = np.minimum(1.0, 2.0 * (1.0 - lag / m))
+    weighted = weight * products[1 : m + 1]
+    slope = 2.0 * (lag @ weighted)  # g
+    level = products[0] + 2.0 * np.sum(weighted)  # v
     with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.sqrt(squares_of_later * squares_of_earlier)
-        correlations = np.abs(products) / scale
-        is_small = correlations < 2.0 * math.sqrt(math.log10(n) / n)
-
-        # The first lag after which as many in a row are small decides how many count.
-        windows = np.lib.stride_tricks.sliding_window_view(is_small[:-1], in_row)
-        is_quiet = windows.all(axis=1)
-        m = most
-        if is_quiet.any():
-            first_quiet = max(int(np.argmax(is_quiet)), 1)
-            m = min(2 * first_quiet, most)
-
-        lag = np.arange(1, m + 1)
-        weight = np.minimum(1.0, 2.0 * (1.0 - lag / m))
-        weighted = weight * products[1 : m + 1]
-        slope = 2.0 * (lag @ weighted)  # g
-        level = products[0] + 2.0 * np.sum(weighted)  # v
         best = np.cbrt(n * (slope / level) ** 2)
 
     # NaN, of a series that does not vary, stays.
@@ -286,6 +278,24 @@ def choose_block(influence: FloatArray) -> int:
     lengths = [find_block_length(series) for series in moving]
     median = float(np.median(np.nan_to_num(lengths)))
     return math.ceil(max(least, median))
+
+
+def find_small_lags(x: FloatArray, products: FloatArray) -> BoolArray:
+    """Return at which lags the autocorrelation of a centered series (n,) is that of noise.
+
+    ``products`` (n_lags,) are the sums of the products of the series with itself, of lag 0 first.
+    Each is divided by the squares of the two parts of the series that it compares.
+    """
+    n = len(x)
+    squares_so_far = np.concatenate(([0.0], np.cumsum(x * x)))
+    after = np.minimum(np.arange(1, len(products) + 1), n)
+    squares_of_later = squares_so_far[-1] - squares_so_far[after]
+    squares_of_earlier = squares_so_far[n - after]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.sqrt(squares_of_later * squares_of_earlier)
+        correlations = np.abs(products) / scale
+        is_small: BoolArray = correlations < 2.0 * math.sqrt(math.log10(n) / n)
+    return is_small
 
 
 def resampling_error(influence: FloatArray, block: int) -> FloatArray:

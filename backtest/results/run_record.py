@@ -420,7 +420,10 @@ class RunRecord(RunData):
 
         # A fill has a row for each of its costs beside its own.
         for name, kinds in tables.COSTS.items():
-            paid = entries["fee" if name == "liquidation_loss" else name]
+            column = name
+            if name == "liquidation_loss":  # logged as the fee of the liquidation
+                column = "fee"
+            paid = entries[column]
             has_row = np.isin(entries["kind"], kinds) & (paid != 0.0)
             rows = np.flatnonzero(has_row)
             kind_of_cost = np.full(len(rows), name, dtype=object)

@@ -110,7 +110,8 @@ def sort_by_measure(
     is_reversed: bool,
 ) -> list[StoreEntry]:
     """Return entries from the best to the worst, those without the measure last."""
-    # Reversed twice, equal ones stay in the order of names.
+    # Equal entries stay in the order in which they are ranked, that of names. So those of a list
+    # from the worst to the best are reversed before they are ranked, and again after it.
     ordered = entries[::-1] if is_reversed else entries
     values = read_measure(ordered, by)
     ruined = read_measure(ordered, "ruined")

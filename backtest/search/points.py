@@ -109,6 +109,7 @@ def choose_levels(space: Space, most: int) -> list[int]:
     growing = list(numeric)
     while growing:
         for k in list(growing):
+            # The points of the grid, if this axis had a level more.
             n_points = math.prod(levels) // levels[k] * (levels[k] + 1)
             if levels[k] >= limits[k] or n_points > most:
                 growing.remove(k)

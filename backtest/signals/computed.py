@@ -25,7 +25,8 @@ Sides: TypeAlias = Literal["both", "long", "short"]
 def write_note(signal: SignalT, **facts: Any) -> SignalT:
     """Keep facts in a signal with the hash of its values, after whose change they are void."""
     known = {**read_note(signal), **facts}
-    signal.attrs[NOTE] = {**known, "sha256": hash_values(np.asarray(signal))}
+    digest = hash_values(np.asarray(signal))
+    signal.attrs[NOTE] = {**known, "sha256": digest}
     return signal
 
 
@@ -51,8 +52,11 @@ def describe_signal_check(signal: object) -> str:
     """Return at how many cuts a signal was checked, in words; nothing for a constant."""
     if signal is None or np.ndim(signal) == 0:  # type: ignore[arg-type]
         return ""
-    cuts = read_note(signal, or_negative=True).get("cuts")
-    return describe_cuts("signal", int(cuts)) if cuts else NOT_CHECKED
+    note = read_note(signal, or_negative=True)
+    cuts = note.get("cuts")
+    if not cuts:
+        return NOT_CHECKED
+    return describe_cuts("signal", int(cuts))
 
 
 def join_checks(columns: object, signal: object) -> str:
@@ -77,9 +81,12 @@ def require_unit(
     """Raise ParameterError if values are marked as outside of [-1, 1], with the first of them."""
     bad = np.flatnonzero(is_bad)
     if len(bad):
+        first = bad[0]
+        value = float(values[first])
+        time = core.format_time(int(market.time[first]))
         raise core.ParameterError(
-            f"{name} must lie in [-1, 1], got {float(values[bad[0]])!r} in {len(bad)} of "
-            f"{market.n_bars} bars, first at {core.format_time(int(market.time[bad[0]]))} UTC{cure}"
+            f"{name} must lie in [-1, 1], got {value!r} in {len(bad)} of "
+            f"{market.n_bars} bars, first at {time} UTC{cure}"
         )
 
 
@@ -90,9 +97,12 @@ def make_signal(
     name: str = "signal",
 ) -> pd.Series:
     """Return values by bar as a signal: checked to lie in [-1, 1], and flat where unknown."""
-    require_unit(name, values, np.abs(values) > 1.0, market)
+    is_beyond = np.abs(values) > 1.0
+    require_unit(name, values, is_beyond, market)
+
     known = np.where(np.isnan(values), 0.0, values)
-    return pd.Series(keep_sides(known, sides), index=market.times, name="signal")
+    kept = keep_sides(known, sides)
+    return pd.Series(kept, index=market.times, name="signal")
 
 
 def keep_sides(values: core.FloatArray, sides: str, most: float = 1.0) -> core.FloatArray:
@@ -124,7 +134,8 @@ def compute_signal(
     owner = getattr(function, "__self__", function)
     tolerance = float(getattr(owner, "tolerance", TOLERANCE))
     check = LookAheadCheck(question.title, question.ask_part, market, tolerance)
-    signal = question.make_signal(check.run(question.ask_whole), sides)
+    columns = check.run(question.ask_whole)
+    signal = question.make_signal(columns, sides)
     return write_note(signal, cuts=check.causality.cuts)
 
 

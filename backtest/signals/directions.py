@@ -33,13 +33,17 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
 
     # Numbers of the later bars alone are those from ``first`` on.
     if len(values) == n - first and first > 0:
-        values = np.concatenate([np.full(first, np.nan), values])
+        unknown = np.full(first, np.nan)
+        values = np.concatenate([unknown, values])
     if values.shape != (n,):
         raise core.ParameterError(
             f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
             "as market.times"
         )
-    is_bad = ~(np.abs(values) <= 1.0) & (np.arange(n) >= first)
+    # NaN is no direction either.
+    is_inside = np.abs(values) <= 1.0
+    is_traded = np.arange(n) >= first
+    is_bad = ~is_inside & is_traded
     require_unit(
         "signal",
         values,
@@ -103,7 +107,8 @@ def cut_table(
         return table  # refused where it is read
 
     note = read_note(table)
-    is_inside = index < time[-1] + pd.Timedelta(part.interval)
+    end = time[-1] + pd.Timedelta(part.interval)
+    is_inside = index < end
     if part.start > whole.start:
         is_inside &= index >= time[0]
     rows: Any = table[is_inside]
@@ -124,7 +129,8 @@ def describe_weights(signal: Any, values: core.FloatArray) -> str:
     if values.ndim == 1 or np.ndim(signal) == 1:
         name = "series"
     name = read_note(signal).get("text") or name
-    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    content = np.ascontiguousarray(values).tobytes()
+    digest = hashlib.sha256(content).hexdigest()
     return f"{name} sha256:{digest}"
 
 

@@ -111,7 +111,8 @@ def rck_weights(
         max_gross,
         short=short,
     )
-    held = np.where(np.abs(weights) < LEAST_WEIGHT, 0.0, weights)
+    is_dust = np.abs(weights) < LEAST_WEIGHT
+    held = np.where(is_dust, 0.0, weights)
     return pd.Series(held, names, name="weight")
 
 
@@ -133,7 +134,8 @@ def read_outcomes(returns: Any) -> tuple[Any, core.FloatArray]:
             f"{table.shape}"
         )
 
-    bad = np.argwhere(~(np.isfinite(table) & (table >= -1.0)))
+    is_return = np.isfinite(table) & (table >= -1.0)
+    bad = np.argwhere(~is_return)
     if len(bad):
         row, column = bad[0]
         raise core.ParameterError(
@@ -153,7 +155,8 @@ def read_chances(chances: Any, n: int) -> core.FloatArray:
     if chances is None:
         return np.full(n, 1.0 / n)
     shares = np.asarray(chances, dtype=np.float64)
-    if shares.shape != (n,) or not np.all(shares >= 0.0) or abs(shares.sum() - 1.0) > 1e-9:
+    is_each_one = shares.shape == (n,) and bool(np.all(shares >= 0.0))
+    if not is_each_one or abs(shares.sum() - 1.0) > 1e-9:
         raise core.ParameterError(
             f"chances must be {n} probabilities that add up to 1, got shape {shares.shape}, sum "
             f"{float(np.sum(shares)):g}"
@@ -175,7 +178,8 @@ def solve_weights(
     shares = shares[shares > 0.0]
 
     # Growth and the bound are of the order of squared returns: both are brought near 1.
-    mean_square = float(np.mean(table.sum(axis=1) ** 2))
+    sums = table.sum(axis=1)
+    mean_square = float(np.mean(sums**2))
     scale = 1.0 / max(mean_square, 1e-18)
 
     # E[wealth^-power] <= 1 bounds the probability of the loss.
@@ -186,7 +190,8 @@ def solve_weights(
     if max_gross is not None:
         rules.append(cvxpy.norm1(weights) <= max_gross)
 
-    problem = cvxpy.Problem(cvxpy.Maximize(scale * (shares @ growth)), rules)
+    mean_growth = scale * (shares @ growth)
+    problem = cvxpy.Problem(cvxpy.Maximize(mean_growth), rules)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of inexact solutions, which are improved below
@@ -201,7 +206,8 @@ def solve_weights(
 
     # What the limit binds is as exact as the cones are.
     solved = np.asarray(weights.value, dtype=np.float64)
-    if max_gross is not None and np.abs(solved).sum() > max_gross * (1.0 - 1e-4):
+    gross = np.abs(solved).sum()
+    if max_gross is not None and gross > max_gross * (1.0 - 1e-4):
         return solved
     return improve_weights(
         solved,
@@ -242,7 +248,9 @@ def improve_weights(
 
     def leave_room(point: core.FloatArray) -> float:
         """Return what the bound leaves: 1 - E wealth^-power, scaled."""
-        return -scale * float(shares @ np.expm1(-power * np.log(find_wealth(point))))
+        log_wealth = np.log(find_wealth(point))
+        excess = np.expm1(-power * log_wealth)
+        return -scale * float(shares @ excess)
 
     def change_room(point: core.FloatArray) -> core.FloatArray:
         """Return the slopes of the room."""
@@ -271,7 +279,11 @@ def improve_weights(
     # Its status does not tell: where digits end before its own tolerance, it reports a failure.
     point = np.asarray(solved.x)
     is_within = np.isfinite(point).all() and leave_room(point) >= -MOST_EXCESS
-    if not is_within or lose_growth(point)[0] > lose_growth(start)[0]:
+    if not is_within:
+        return weights
+    loss, _ = lose_growth(point)
+    loss_at_start, _ = lose_growth(start)
+    if loss > loss_at_start:
         return weights
     return point * size
 

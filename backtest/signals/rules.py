@@ -56,12 +56,16 @@ class SignalRule(Parameterized):
         Words and flags at the end are left out while they are at their defaults.
         """
         values = self.settings()
-        for parameter in reversed(list(self.parameters().values())):
-            is_plain = parameter.kind in (bool, str) and values[parameter.name] == parameter.default
-            if not is_plain:
+        parameters = list(self.parameters().values())
+        for parameter in reversed(parameters):
+            is_word = parameter.kind in (bool, str)
+            is_usual = values[parameter.name] == parameter.default
+            if not (is_word and is_usual):
                 break
             del values[parameter.name]
-        return ":".join([self.title(), *map(write_word, values.values())])
+
+        words = map(write_word, values.values())
+        return ":".join([self.title(), *words])
 
     def direction(self, market: Market) -> Any:  # noqa: ARG002 - for subclasses
         """Return one number in [-1, 1] per bar, each known at its bar's close; NaN is flat."""
@@ -73,13 +77,20 @@ class SignalRule(Parameterized):
     @core.checked
     def compute(self, market: Market) -> core.FloatArray:
         """Return the signal of shape (n_bars,), 0 where unknown, without a check for lookahead."""
-        return np.array(compute_signal(market, self.direction, name=self.text(), is_checked=False))
+        signal = compute_signal(
+            market,
+            self.direction,
+            name=self.text(),
+            is_checked=False,
+        )
+        return np.array(signal)
 
     @core.checked
     def apply(self, market: Market) -> pd.Series:
         """Return the signal by ``market.times``, checked for lookahead as columns are."""
         name = self.text()
-        return write_note(compute_signal(market, self.direction, name=name), text=name)
+        signal: pd.Series = compute_signal(market, self.direction, name=name)
+        return write_note(signal, text=name)
 
     @core.checked
     def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
@@ -98,11 +109,16 @@ class SignalRule(Parameterized):
         return write_note(frame, text=name)
 
     def _find_weights(self, markets: Markets) -> Any:
+        """Return the directions of all instruments, each over how many can be traded at the bar."""
         directions = {}
         for name, market in markets.items():
-            directions[name] = pd.Series(self.compute(market), index=market.times)
-        n_tradable = np.maximum(markets.tradable().sum(axis=0), 1)
-        return pd.DataFrame(directions, markets.times).fillna(0.0).div(n_tradable, axis=0)
+            values = self.compute(market)
+            directions[name] = pd.Series(values, index=market.times)
+
+        n_tradable = markets.tradable().sum(axis=0)
+        divisors = np.maximum(n_tradable, 1)
+        table = pd.DataFrame(directions, markets.times)
+        return table.fillna(0.0).div(divisors, axis=0)
 
 
 def write_word(value: object) -> str:
@@ -140,7 +156,8 @@ class MaCross(SignalRule):
         """Return the sign of the difference of the averages."""
         fast = average(closes(market), self.fast, ewm=self.ewm)
         slow = average(closes(market), self.slow, ewm=self.ewm)
-        return keep_sides(np.sign((fast - slow).to_numpy()), self.sides)
+        gap = (fast - slow).to_numpy()
+        return keep_sides(np.sign(gap), self.sides)
 
 
 class Rsi(SignalRule):
@@ -160,8 +177,10 @@ class Rsi(SignalRule):
     def direction(self, market: Market) -> core.FloatArray:
         """Return what a trader holds who bets on reversal, flat until the index is known."""
         move = closes(market).diff()
-        gains = average_wilder(move.clip(lower=0.0).to_numpy(), self.window)
-        losses = average_wilder((-move).clip(lower=0.0).to_numpy(), self.window)
+        rises = move.clip(lower=0.0).to_numpy()
+        falls = (-move).clip(lower=0.0).to_numpy()
+        gains = average_wilder(rises, self.window)
+        losses = average_wilder(falls, self.window)
         strength = pd.Series(gains) / pd.Series(losses)
         index = 100.0 - 100.0 / (1.0 + strength)
 
@@ -189,7 +208,10 @@ class Bollinger(SignalRule):
         """Return what a trader holds who bets on reversal from either band."""
         price = closes(market)
         middle = average(price, self.window, ewm=False)
-        half_band = self.width * price.rolling(self.window).std(ddof=0)
+        deviation = price.rolling(self.window).std(ddof=0)
+        half_band = self.width * deviation
+
+        # From beyond a band back to the middle.
         long = hold_between(price < middle - half_band, price > middle)
         short = hold_between(price > middle + half_band, price < middle)
         return keep_sides(long - short, self.sides)
@@ -208,8 +230,10 @@ class Breakout(SignalRule):
     def direction(self, market: Market) -> core.FloatArray:
         """Return the side of the last breakout, 0 before the first."""
         price = closes(market)
-        highs = pd.Series(market.high).rolling(self.window).max()
-        lows = pd.Series(market.low).rolling(self.window).min()
+        high = pd.Series(market.high)
+        low = pd.Series(market.low)
+        highs = high.rolling(self.window).max()
+        lows = low.rolling(self.window).min()
 
         # The bar itself is not part of the range that it breaks out of.
         is_above = price > highs.shift(1)
@@ -250,7 +274,9 @@ def resolve_signal(signal: Any, market: Market | Markets) -> Any:
     if not isinstance(named, SignalRule):
         return named
     seen = m.find_clock(market).seen
-    return named.weigh(seen) if isinstance(seen, Markets) else named.apply(seen)
+    if isinstance(seen, Markets):
+        return named.weigh(seen)
+    return named.apply(seen)
 
 
 def read_named(signal: Any, market: Market | Markets) -> Any:
@@ -260,7 +286,9 @@ def read_named(signal: Any, market: Market | Markets) -> Any:
 
     # Several markets have no columns of their own.
     seen = m.find_clock(market).seen
-    columns = {} if isinstance(seen, Markets) else seen.columns
+    columns: Mapping[str, Any] = {}
+    if not isinstance(seen, Markets):
+        columns = seen.columns
     if signal in columns:
         values = pd.Series(columns[signal], index=seen.times, name="signal")
         return write_note(values, text=f"column {signal}")

@@ -28,7 +28,9 @@ def find_carried(stamps: core.IntArray, market: Market | Markets) -> core.IntArr
 
     # The first stamp after the end is expected: rows of longer bars are stamped at their ends.
     later = stamps[stamps >= market.end]
-    end = int(later[0]) + 1 if later.size else market.end
+    end = market.end
+    if later.size:
+        end = int(later[0]) + 1
     core.warn_of_outside(what, stamps, market.start, end)
 
     closes = market.time + market.interval
@@ -144,8 +146,11 @@ def carry_rows(frame: pd.DataFrame, markets: Markets) -> pd.DataFrame:
     stamps = m.read_dates(named.index, "signal")
     order = np.argsort(stamps, kind="stable")
     last = find_carried(stamps[order], markets)
+
+    # Where none is known the last row of all stands in, and is taken out again.
     rows = named.iloc[order[last]].set_axis(markets.times)
-    return rows.where(pd.Series(last >= 0, index=markets.times), np.nan)
+    is_known = pd.Series(last >= 0, index=markets.times)
+    return rows.where(is_known, np.nan)
 
 
 @core.checked_only("market", "sides")
@@ -247,7 +252,9 @@ def from_vectorbt(
         out=np.zeros(len(invested)),
         where=equity > 0.0,
     )
-    values = np.clip(share, -1.0, 1.0) if sized else np.sign(share)
+    values = np.sign(share)
+    if sized:
+        values = np.clip(share, -1.0, 1.0)
     if fills == "open":
         values = np.append(values[1:], values[-1:])
 

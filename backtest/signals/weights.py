@@ -91,12 +91,17 @@ def allocate_inverse(seen: Markets, half_life: float, every: int) -> core.FloatA
 
     def solve(segment: Segment) -> core.FloatArray:
         """Return the inverse volatilities of a segment's members, as shares of their sum."""
-        of_members = variances[np.ix_(segment.bars, segment.members)]
-        check_moves(of_members, segment.bars, segment.members, seen)
-        inverse = 1.0 / np.sqrt(of_members)
-        return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
+        bars = segment.bars
+        members = segment.members
+        of_members = variances[np.ix_(bars, members)]
+        check_moves(of_members, bars, members, seen)
 
-    segments = list_segments(seen, count_known(half_life), every)
+        inverse = 1.0 / np.sqrt(of_members)
+        totals = inverse.sum(axis=1, keepdims=True)
+        return np.asarray(inverse / totals)
+
+    known = count_known(half_life)
+    segments = list_segments(seen, known, every)
     return hold_weights(seen, segments, solve)
 
 
@@ -490,8 +495,11 @@ def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]
     bars = np.arange(markets.n_bars)
     n_returns = bars - markets.spans[:, :1]  # of each instrument, up to each bar
     takes_part = markets.tradable() & (n_returns >= known)
-    is_change = np.any(takes_part[:, 1:] != takes_part[:, :-1], axis=0)
-    starts = np.flatnonzero(np.concatenate([[True], is_change]))
+
+    # A segment starts where any instrument joins or leaves.
+    has_moved = takes_part[:, 1:] != takes_part[:, :-1]
+    is_change = np.any(has_moved, axis=0)
+    starts = np.flatnonzero(np.append(True, is_change))
 
     # Numbered since 1970, so that markets that begin later have the same bars due. Sessions have
     # gaps: their bars are counted in place of time.
@@ -504,9 +512,12 @@ def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]
         members = np.flatnonzero(takes_part[:, start])
         if members.size == 0:
             continue
+
+        # Weights are made at its start, and at the bars due after that.
         later = start + 1
         due = np.flatnonzero(is_due[later:stop]) + later
-        yield Segment(members, np.concatenate([[start], due]))
+        fitted_bars = np.concatenate([[start], due])
+        yield Segment(members, fitted_bars)
 
 
 def hold_weights(
@@ -518,14 +529,16 @@ def hold_weights(
 
     ``solve`` returns those of the members at each bar of a segment, of shape (n_fits, n_members).
     """
-    weights = np.full((markets.n_bars, len(markets)), np.nan)
+    n = len(markets)
+    weights = np.full((markets.n_bars, n), np.nan)
     for segment in segments:
-        rows = np.zeros((len(segment.bars), len(markets)))
+        rows = np.zeros((len(segment.bars), n))
         rows[:, segment.members] = solve(segment)
         weights[segment.bars] = rows
 
     # Row 0 stands for what is before the first weights: it is NaN, or has the first.
     is_known = ~np.isnan(weights[:, 0])
-    known_rows = np.where(is_known, np.arange(len(weights)), 0)
+    all_rows = np.arange(len(weights))
+    known_rows = np.where(is_known, all_rows, 0)
     last = np.maximum.accumulate(known_rows)
     return weights[last]
