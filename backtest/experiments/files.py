@@ -148,16 +148,21 @@ def save_market(market: Any, folder: Path) -> dict[str, Any]:
 
 
 def find_files(market: Any) -> dict[str, Any] | None:
-    """Return the entries of ``[data]`` that load a market again, None if none do."""
+    """Return the entries of ``[data]`` that load a market again, None if none do.
+
+    They are found in the source of a market, which is the call that loaded it and those after it.
+    Whether they load the same market is tried.
+    """
     values: dict[str, list[Any]] = {}
     is_part = False
     for one_market in as_markets(market).values():
         try:
-            (name, paths, named), *steps = list_calls(one_market.source)
+            loading, *steps = list_calls(one_market.source)
         except (SyntaxError, ValueError):
             return None
 
-        entries = name_files(name, paths, named)
+        method, paths, keywords = loading
+        entries = name_files(method, paths, keywords)
         for step, arguments, _ in steps:
             if step == "resample":
                 entries[step] = arguments[0]
@@ -165,7 +170,7 @@ def find_files(market: Any) -> dict[str, Any] | None:
 
         # Bars that were given, or cut: the file has others.
         is_cut = any(step != "resample" for step, *_ in steps)
-        is_part |= "bars" in named or is_cut
+        is_part |= "bars" in keywords or is_cut
 
     data: dict[str, Any] = {}
     for key, several in values.items():

@@ -190,14 +190,22 @@ STOP = re.compile(r"(?:(?<=[\w)])[.;:]|(?<=\x60)\.) (?![^()]*\))")
 """What ends the first sentence about a parameter; a stop in parentheses does not."""
 
 
+PARAMETERS = re.compile(r"^(\S[^:\n]*?)(?: :.*)?\n((?:    .*\n?)+)", re.M)
+"""Parameters of a docstring: a line of names and perhaps a type, and the indented text below."""
+REFERENCE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")
+"""A cross reference of a docstring, and the last part of the name in it."""
+
+
 def read_parameters(text: str) -> dict[str, str]:
     """Return the first sentence about each parameter in a docstring of numpydoc."""
-    section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    _, _, from_section = text.partition("Parameters\n----------\n")
+    section, _, _ = from_section.partition("\n\n")
     sentences: dict[str, str] = {}
-    for names, body in re.findall(r"^(\S[^:\n]*?)(?: :.*)?\n((?:    .*\n?)+)", section, re.M):
+    for names, body in PARAMETERS.findall(section):
         # Up to the first stop, without the marks of cross references and code.
-        first = STOP.split(" ".join(body.split()))[0].rstrip(".:")
-        plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", first).replace("``", "")
+        on_one_line = " ".join(body.split())
+        first = STOP.split(on_one_line)[0].rstrip(".:")
+        plain = REFERENCE.sub(r"\1", first).replace("``", "")
         sentence = f"{core.capitalize(plain)}."
 
         for name in names.split(", "):
@@ -211,6 +219,7 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
     named = vars(sys.modules[model.__module__])
     hints = typing.get_type_hints(model, include_extras=True)
     for name, field in model.__dataclass_fields__.items():
+        # The type of a field is a text, "Fees | None": its first class may be a model.
         class_name, _, _ = str(field.type).partition(" ")
         part = named.get(class_name)
         if isinstance(part, type) and issubclass(part, core.Value):
