@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import rich.markup
 import typer
+import typer.rich_utils  # keeps whether colors are forced when it is imported: here they are not
 
 import backtest as bt
 from backtest.baselines.policy_contract import Finding
