@@ -137,13 +137,23 @@ def repeat_inputs(setup: Setup, lanes: int, drawn: Collection[str]) -> AccountIn
 def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArray:
     """Return a field of the feed for lanes that all have it as it is: repeated, lane after lane.
 
-    ``width`` is the bars of a lane. Bars of settlements and flows count on from lane to lane.
+    ``width`` is the bars of a lane. Which axis is repeated follows from the field:
+
+    - ``asset_*``, (n_assets, n_bars): along its bars;
+    - ``funding_bar`` and ``flow_bar``, the bar of each payment: as bars that count on from lane to
+      lane;
+    - the other fields of payments, and those with a value for each bar: as they are;
+    - a field that is neither of bars nor of payments: not at all.
     """
     if name.startswith("asset_"):
         return np.tile(values, (1, lanes))
     if name in {"funding_bar", "flow_bar"}:
-        return (values + np.arange(lanes)[:, None] * width).ravel()
-    if name.startswith(("funding_", "flow_")) or len(values) == width > 1:
+        first_bars = width * np.arange(lanes)
+        return (values + first_bars[:, None]).ravel()
+
+    is_of_payments = name.startswith(("funding_", "flow_"))
+    is_of_bars = width > 1 and len(values) == width
+    if is_of_payments or is_of_bars:
         return np.concatenate([values] * lanes)
     return values
 

@@ -551,15 +551,24 @@ def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> N
 def set_up_again(
     setup: Setup, markets: Markets, weights: core.FloatArray, *, first: int, started: int
 ) -> Setup:
-    """Return the setup of the same account on other markets, from another bar.
+    """Return the setup of the same account on other markets, as simulated ones, from another bar.
 
-    ``weights`` (n, n_bars) are the signal. Columns are not checked for looking ahead again.
+    ``weights`` (n_instruments, n_bars) are the signal on these markets. The account decides from
+    bar ``first`` on, and began at the time ``started`` (ns). Policies compute their columns anew,
+    which were checked for looking ahead on the markets before.
     """
     clock = find_clock(markets)
-    seen = clock.pick(weights)
+    signal_at_closes = clock.pick(weights)
     observed = observe_policies(
-        setup.policies, setup.overlay, clock.seen, setup.venues, seen, is_checked=False
+        setup.policies,
+        setup.overlay,
+        clock.seen,
+        setup.venues,
+        signal_at_closes,
+        is_checked=False,
     )
+
+    # A test may have asked for another sampling of its measures. On the new markets they are daily.
     test = setup.test
     if test.sampling != "1d":
         test = test.replace(sampling="1d")

@@ -221,13 +221,18 @@ def find_bad_prices(subject: Subject) -> list[Hit]:
 
 
 def find_bad_column(table: TimedTable, name: str, noun: str, is_empty: BoolArray) -> list[Hit]:
-    """Find the prices of one column that are no prices; rows without any are another fault."""
+    """Return the faults of a column of prices: what is no price, then what is an unlikely one.
+
+    ``noun`` says of which table the column is, as ``"mark "``. Rows that are ``is_empty`` have no
+    price at all, which is a fault of its own. ``{got}``, ``{n}`` and ``{of}`` of a text are filled
+    in by :func:`find_rows`.
+    """
     values = table.columns[name]
     is_positive = (values > 0) & (values < np.inf)
     text = f"{noun}{name} must be positive and finite, got {{got}} in {{n}} of {{of}} bars"
     hits = find_rows(table.time, ~is_positive & ~is_empty, text, values.__getitem__)
 
-    # Opens that lack beside a close have repairs of their own.
+    # Opens that are missing beside a close have repairs of their own.
     if name == "open" and (lacks_open(table) == ~is_positive).all():
         hits = [hit._replace(cure=_OPENS) for hit in hits]
 

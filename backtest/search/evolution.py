@@ -72,10 +72,14 @@ class Evolution:
         self._asked = np.empty((0, d))
 
     def ask(self) -> FloatArray:
-        """Return the next points to try, (n, d): of the Sobol sequence, then of all strategies."""
+        """Return the next points to try in the unit cube, (STRATEGIES x members, d).
+
+        They explore by the Sobol sequence first; later strategies propose as many points each.
+        """
         if self._done < self._explored:
             return self._stream.take(STRATEGIES * self._members)
 
+        # A strategy that has converged was dropped: another one begins in its place.
         while len(self._strategies) < STRATEGIES:
             self._strategies.append(self._begin())
 
@@ -85,6 +89,8 @@ class Evolution:
 
         # They are kept for :meth:`tell`, with the second axis that _start adds to a single one.
         self._asked = np.array(asked)
+
+        # Strategies have two dimensions at least; ``tell`` gives them back whole.
         return self._asked[:, : self._d]
 
     def _start(self, middle: FloatArray, step: float) -> cmaes.CMA:
