@@ -224,6 +224,8 @@ class AccountRun:
             has_overflowed=has_overflowed,
         )
 
+        # The record of all bars, and a log with room for the usual events of a chunk: with more, it
+        # is made larger, and the chunk is taken once more.
         n = len(self.state.positions)
         n_bars = len(inputs.feed.time)
         n_options = len(self.state.options.targets)

@@ -101,9 +101,10 @@ def find_expiries(feed: Any, chosen: core.IntArray, first: int, n_bars: int) -> 
 def quote_options(
     setup: Setup, terms: results.OptionTerms, chosen: core.IntArray, expires: core.BoolArray
 ) -> results.OptionQuotes:
-    """Return what options are worth at each open and close.
+    """Return what options are worth at each open and close, with what their value follows from.
 
-    At the open at which one ``expires``, it is its intrinsic value at its settlement price.
+    At the open at which one ``expires`` (n_bars, K), it is its intrinsic value at its settlement
+    price: that is the index then, with no basis, no volatility and no time left, and no mark.
     """
     market = setup.inputs.feed
     feed = market.options
@@ -192,7 +193,12 @@ def find_opened(
 def find_entries(
     entries: Entries, held: core.FloatArray, owners: core.IntArray, first: int
 ) -> core.FloatArray:
-    """Return the average prices of what is held at each close, of shape (n_bars, K)."""
+    """Return the average prices of what is held at each close, of shape (n_bars, K).
+
+    An increase moves the average towards its price, by contracts; a reduction leaves it. What opens
+    or flips begins with the price of its fill. NaN where nothing is held. ``owners`` are the
+    numbers of the contracts in the log, ``first`` is the first bar of the account.
+    """
     averages = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):
         quantity = 0.0
@@ -200,11 +206,15 @@ def find_entries(
         of_owner = entries[(entries["owner"] == owner) & (entries["quantity"] != 0.0)]
 
         for bar, change, value in of_owner[["bar", "quantity", "value"]].tolist():
-            after = quantity + change
-            if quantity * change > 0.0:
-                average = (quantity * average + change * value) / after
-            elif quantity * after <= 0.0:
+            quantity_after = quantity + change
+            is_increase = quantity * change > 0.0
+            is_other = quantity * quantity_after <= 0.0  # opened, closed or flipped
+            if is_increase:
+                average = (quantity * average + change * value) / quantity_after
+            elif is_other:
                 average = value
-            quantity = after
+            quantity = quantity_after
+
+            # From here on, until a later fill writes over it.
             averages[bar - first :, place] = average
     return np.where(held != 0.0, averages, np.nan)

@@ -191,7 +191,12 @@ def show_terms(
 
 
 def measure_term(term: str, own: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
-    """Return a cost, or the distance of the nearest stop to an entry at each close."""
+    """Return one of ``TERMS`` at each close, (n_bars,): fractions of the price.
+
+    It is a cost, or the distance of the nearest stop from an entry at that close, with slippage, on
+    the side of the signal; NaN where no stop has a distance. Raises ParameterError of a distance if
+    the account has no stop.
+    """
     market = own.market
     cost = "fees.taker" if term == "taker" else "slippage.rate"
     rate = read_cost(pick_cost(venue, cost), market, f"venue.{cost}")

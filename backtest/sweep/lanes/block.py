@@ -545,7 +545,9 @@ def lay_params(block: Block) -> FloatArray:
     """Return the parameters of all lanes, a row of LANES numbers for each parameter.
 
     They are those of the first set, but for the parameters that sets vary: each lane has its own,
-    and lanes without a set that of the last one.
+    and lanes without a set that of the last one. The parameters of policy i begin at row
+    ``begins[i]``. All policies of a sweep are of one class, so what varies does in each of them, at
+    the same place.
     """
     observed = list(block.setups[0].observed)
     numbers, begins = engine.flatten_settings(observed)
@@ -563,7 +565,7 @@ def lay_params(block: Block) -> FloatArray:
 
 
 def find_warm_ups(setups: Sequence[engine.Setup], n: int) -> list[list[engine.WarmUp]]:
-    """Return the warm-up of the n policies of each set."""
+    """Return the warm-up of the n policies of each set: from which bar on each is asked."""
     # Sets share columns, so each is looked at once.
     warm_ups: dict[int, engine.WarmUp] = {}
     for setup in setups:
@@ -578,17 +580,25 @@ def find_warm_ups(setups: Sequence[engine.Setup], n: int) -> list[list[engine.Wa
 
 
 def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
-    """Return columns of lanes as rows of LANES numbers, with a row of room after them."""
+    """Return a number of each lane a row: of shape (numbers of a lane + 1, LANES), flat.
+
+    ``columns`` has an array for each lane, all of one length. The last row is room: a policy
+    without numbers of its own begins there, and a formula is given an address in any case.
+    """
     rows = make_aligned((len(columns[0]) + 1) * LANES)
     rows.reshape(-1, LANES)[:-1, : len(columns)] = np.stack(columns, axis=1)
     return rows
 
 
 class LaneFees:
-    """The fees of lanes, by what each of them traded in the days before."""
+    """The fees of lanes, by what each of them traded in the days before.
+
+    It reads what lanes have traded from their tallies, and writes their fee rates: both are views
+    of the memory of ``lanes``.
+    """
 
     def __init__(self, block: Block, lanes: Lanes) -> None:
-        """Begin with nothing traded."""
+        """Begin with nothing traded, on the day on which the sweep begins."""
         # The memory of the lanes, by row and lane: fee rates are written into ``numbers``.
         self.account = lanes.account.reshape(-1, LANES)
         self.numbers = lanes.numbers.reshape(-1, r.N_NUMBERS, LANES)

@@ -94,6 +94,8 @@ def score_sets(
     shares with those of the same signals and margins. Observed columns of a block take at most
     ``memory`` bytes. Twice as many tasks as threads wait at most, so few columns are held at once.
     """
+    # Tasks are made as there is room for them, and handed on as they are done: so few wait, and the
+    # first scores are there before the last task is made.
     n_threads = max(1, min(threads, count_sets(sets)))
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="sweep")
     tasks = list_tasks(sets, find_panel, threads, memory, returns=returns)
@@ -111,6 +113,7 @@ def score_sets(
             for future in done:
                 yield from future.result()
     finally:
+        # Also if the caller asks for no more: tasks that run look at ``stopped`` and end.
         stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -123,7 +126,11 @@ def list_tasks(
     *,
     returns: bool,
 ) -> Iterator[SetTask | IntArray]:
-    """Yield the tasks of a sweep; the places alone of sets whose panel cannot be made."""
+    """Yield the tasks of a sweep; the places alone of sets whose panel cannot be made.
+
+    A panel is what sets of the same signals and margins share: their markets, columns and setups.
+    It is made when its first task is, so panels of later sets need no memory before.
+    """
     of_panel = [name for name in sets if name.startswith((s.SIGNAL, s.MARGIN))]
     codes = s.number_rows({name: sets[name] for name in of_panel}, count_sets(sets))
 
@@ -142,6 +149,7 @@ def list_tasks(
         except BacktestError:
             yield rows
             continue
+        # The rows of these tasks count the sets of the panel; those of the sweep are their places.
         for task in split(sets_of_panel, panel, returns, block_size, memory):
             yield task._replace(rows=rows[task.rows])
 
@@ -491,9 +499,13 @@ def write_general_formulas(setup: Setup, *, has_own_columns: bool) -> list[Recip
 def score_set(
     names: tuple[str, ...], task: SetTask, is_stopped: Callable[[], bool]
 ) -> Scored | BlockFault | None:
-    """Score a set in the loop of a run; None if it was stopped, BlockFault if it fails."""
+    """Score a set in the loop of a run; None if it was stopped, BlockFault if it fails.
+
+    The task has one row. The answer has the shapes of a block of one lane.
+    """
 
     def go_on(_done: int, _all: int) -> None:
+        """Raise Stopped where the sweep must stop; the loop calls it after each chunk of bars."""
         if is_stopped():
             raise Stopped
 
