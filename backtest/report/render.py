@@ -360,6 +360,22 @@ def escape_markdown(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(line.replace("&", "&amp;").replace("<", "&lt;"))
 
 
+def write_sentences(text: str) -> markupsafe.Markup:
+    """Return escaped sentences in which code between backticks stays code."""
+    parts = CODE.split(" ".join(text.split()))
+    for place, part in enumerate(parts):
+        is_code = place % 2 == 1  # the split keeps what the pattern found between two other parts
+        parts[place] = f"`{part}`" if is_code else escape_around(part)
+    return markupsafe.Markup("".join(parts))
+
+
+def escape_around(text: str) -> str:
+    """Return a text escaped for Markdown, with the spaces at its ends."""
+    head = text[: len(text) - len(text.lstrip())]
+    tail = text[len(text.rstrip()) :] if text.strip() else ""
+    return f"{head}{escape_markdown(text)}{tail}"
+
+
 def fence_code(text: str) -> markupsafe.Markup:
     longest = max(map(len, re.findall("`+", text)), default=0)
     marks = "`" * max(3, longest + 1)
@@ -450,6 +466,7 @@ def start_jinja() -> jinja2.Environment:
     environment.filters["unbroken"] = keep_together
     environment.filters["prose"] = tag_prose
     environment.filters["markdown"] = escape_markdown
+    environment.filters["sentences"] = write_sentences
     environment.filters["fenced"] = fence_code
     return environment
 

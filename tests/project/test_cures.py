@@ -241,6 +241,8 @@ SEEN_BY = {
     "by `backtest compare`": "judgement/test_next_step.py",
     "`backtest decide` prints": "judgement/test_next_step.py",
     "backtest risk --policy constant": "judgement/test_next_step.py",
+    "`result.measures_by()` has": "report/test_report.py",
+    "`result.trades` has": "report/test_report.py",
 }
 """Words of messages whose input is long or compiles, and the test that raises each."""
 UNTRIED = (

@@ -41,6 +41,7 @@ from backtest.report.render import (
     tag_prose,
     write_html,
     write_page,
+    write_sentences,
     write_terminal,
     write_text,
 )
@@ -761,6 +762,22 @@ def test_a_page_written_with_its_result_names_the_command_that_runs():
         text = write_text(build_page(bt.stress(result, bt.crashes()[:1])), "md")
     assert "backtest stress own.toml" in text
     assert "made in Python" not in text
+
+
+def test_sentences_of_markdown_keep_code_and_nothing_else_of_its_marks():
+    """A line that ends inside of code would end its paragraph, and what follows would be HTML."""
+    text = "see *this*\n`a_b(<c>)\n\n<i>`, one ` alone"
+    assert write_sentences(text) == r"see \*this\* `a_b(<c>) <i>`, one \` alone"
+
+
+def test_a_page_names_what_gives_all_columns_of_phases_and_the_round_trips():
+    """An account that rebalances all the time shows lots; both names are of the result."""
+    result = live(Constant(2.0), days=120)
+    text = write_text(build_page(result), "md")
+    assert "`result.measures_by()` has all columns." in text
+    assert "`result.trades` has the round trips." in text
+    assert len(result.trades) == 1
+    assert not result.measures_by("volatility").empty
 
 
 def test_the_source_of_several_markets_is_that_of_each():
