@@ -22,6 +22,7 @@ from backtest.engine.option_trader import Legs, make_trader
 from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
 from backtest.engine.shown import Deciders
+from backtest.engine.tape import RunTape
 from backtest.margin import OwnMargin
 from backtest.policies import Policy
 from backtest.results import Tally, start_tally
@@ -199,46 +200,61 @@ class AccountRun:
         switches: Sequence[Switch] = (),
         has_overflowed: bool = False,
     ) -> None:
-        """Begin an account whose policies change at the bars of some switches."""
+        """Begin an account whose policies change at the bars of some switches.
+
+        ``is_compiled`` asks for the compiled loop, ``has_overflowed`` for formulas of users in
+        plain Python, as their whole numbers went beyond 64 bits in a run before.
+        """
         self.setup = setup
         shared, self.state, deciders, tally = begin(setup)
+        traded = None if setup.resume is None else setup.resume.traded
+        self.counts = driver.Counts(tally, traded, driver.new_cuts(len(self.state.positions)))
+
+        # A part is the bars in which the same policies decide: from one switch to the next.
         self.parts = [Switch(setup.first, setup.observed), *switches]
-        self.memory = deciders
+        self.part = 0
+        self.entries: list[Entries] = []
 
         # Policies that trade options write their orders into a feed of their own.
         self.legs = Legs({}, {}, set())
         self.traders = [make_trader(setup, part.observed, self.legs) for part in self.parts]
-        has_orders = any(self.traders)
-        inputs = driver.copy_terms(shared)
-        if has_orders:
-            inputs = copy_option_targets(inputs)
-        self.inputs = inputs
+        self.inputs = driver.copy_terms(shared)
+        if any(self.traders):
+            self.inputs = copy_option_targets(self.inputs)
 
+        n_bars = len(self.inputs.feed.time)
+        self.stops = [*(switch.bar for switch in switches), n_bars]
+
+        # One loop is bound for all parts; the memory is that of the policies that decide now.
         self.deciders = self.gather_parts(deciders)
+        self.memory = deciders
+        self.loop = self.bind_loop(is_compiled=is_compiled, has_overflowed=has_overflowed)
+
+        self.chunk = driver.PLAIN_CHUNK if self.loop.plain_because else driver.CHUNK
+        self.tape = self.make_tape(n_bars)
+        self.drive = self.begin_part()
+
+    def bind_loop(self, *, is_compiled: bool, has_overflowed: bool) -> driver.BoundLoop:
+        """Return the loop over the bars with the formulas of the policies of all parts."""
         formulas = [list_policies(part.observed) for part in self.parts]
-        self.loop = driver.bind_loop(
+        return driver.bind_loop(
             [*zip(self.deciders, formulas, strict=True)],
             is_compiled=is_compiled,
-            has_own=isinstance(setup.account.requirement, OwnMargin),
-            has_orders=has_orders,
+            has_own=isinstance(self.setup.account.requirement, OwnMargin),
+            has_orders=any(self.traders),
             has_overflowed=has_overflowed,
         )
 
-        # The record of all bars, and a log with room for the usual events of a chunk: with more, it
-        # is made larger, and the chunk is taken once more.
-        n = len(self.state.positions)
-        n_bars = len(inputs.feed.time)
-        n_options = len(self.state.options.targets)
-        self.chunk = driver.PLAIN_CHUNK if self.loop.plain_because else driver.CHUNK
-        capacity = 4 * n * min(self.chunk, n_bars) + driver.LOGGED + 4 * n_options
-        self.tape = driver.new_tape(n, n_bars - setup.first, setup.first, capacity, n_options)
-        traded = None if setup.resume is None else setup.resume.traded
-        self.counts = driver.Counts(tally, traded, driver.new_cuts(n))
+    def make_tape(self, n_bars: int) -> RunTape:
+        """Return a tape for the record of all bars, and for the usual events of a chunk of them.
 
-        self.stops = [*(switch.bar for switch in switches), n_bars]
-        self.entries: list[Entries] = []
-        self.part = 0
-        self.drive = self.begin_part()
+        If a chunk has more events, its log is made larger, and the chunk is taken once more.
+        """
+        n = len(self.state.positions)
+        n_options = len(self.state.options.targets)
+        n_usual = 4 * n * min(self.chunk, n_bars) + 4 * n_options
+        first = self.setup.first
+        return driver.new_tape(n, n_bars - first, first, n_usual + driver.LOGGED, n_options)
 
     def gather_parts(self, deciders: Deciders) -> list[Deciders]:
         """Return the policies of each part; ``deciders`` are those of the first."""

@@ -353,8 +353,8 @@ class BatchLoop:
         beyond 64 bits make a fault: then the policies are called back in plain Python, and the
         lanes are passed again.
         """
-        # Another thread may call policies back meanwhile (:meth:`call_back`): it writes the loop,
-        # and then the flag. So the flag is read first: where it is set, the loop is the new one.
+        # Another thread may be in :meth:`decide_in_python`, which writes the loop, and then the
+        # flag. So the flag is read first: where it is set, the loop is the new one.
         has_overflowed = self.has_overflowed
         loop = self.loop
         prepared = self.prepare_lanes(laid, lives, loop, has_overflowed=has_overflowed)
@@ -372,7 +372,7 @@ class BatchLoop:
             except LaneFault:  # a whole number may be beyond 64 bits
                 if is_called_back:
                     raise
-                self.call_back()
+                self.decide_in_python()
                 self.prepare(laid, lives)(places)
 
         return go
@@ -540,16 +540,17 @@ class BatchLoop:
         except BacktestError as error:
             raise LaneFault(k) from error
 
-    def call_back(self) -> None:
-        """Let policies of users decide in plain Python from now on, in any thread.
+    def decide_in_python(self) -> None:
+        """Let policies of users decide in plain Python from now on, which the compiled loop calls.
 
-        Called once a compiled formula may have gone beyond whole numbers of 64 bits.
+        Called by any thread, once a compiled formula of theirs may have gone beyond whole numbers
+        of 64 bits. The warning of it follows where the lanes end (:meth:`warn_of_overflow`).
         """
         with COMPILER_LOCK:
-            if self.has_overflowed:
+            if self.has_overflowed:  # another thread was first
                 return
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the warning comes where the lanes end
+                warnings.simplefilter("ignore")
                 self.loop = bind_policies(
                     self.setup, self.deciders, is_compiled=True, has_overflowed=True
                 )

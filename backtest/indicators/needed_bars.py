@@ -130,6 +130,10 @@ def count_volatility(settings: Settings, interval: Interval) -> int:
 
 
 def count_estimator(name: str, needed: int, interval: Interval) -> int:
+    """Return how many bars an estimator of volatility needs for its first value.
+
+    ``needed`` are the bars that it would need as an average of returns between closes.
+    """
     core.Choice(*estimators.VOLATILITY_ESTIMATORS).check("estimator", name)
     if name == "garch":
         return fitted_models.FIRST_RETURNS
@@ -138,7 +142,7 @@ def count_estimator(name: str, needed: int, interval: Interval) -> int:
     if name == "ewma":
         return needed
 
-    # A range is one of its bar, a return one to the bar before.
+    # An average of ranges, from low to high, has one in each bar. Returns begin at the second bar.
     return needed - 1
 
 

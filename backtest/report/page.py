@@ -323,6 +323,11 @@ class Lines(NamedTuple):
 
 
 def read_lines(shown: core.ShownTable) -> Lines:
+    """Return the lines of a table, which is a mapping of rows by label, or a DataFrame.
+
+    Of a DataFrame whose index has several levels, the first is the label of a line; the others are
+    columns before its own.
+    """
     table: Any = shown.table
     if isinstance(table, Mapping):
         rows = [*table.values()]
@@ -331,7 +336,6 @@ def read_lines(shown: core.ShownTable) -> Lines:
             numeric[name] = not any(isinstance(row[name], str) for row in rows)
         return Lines([*table], rows, numeric, title="")
 
-    # The first level of the index is the label, the others are columns.
     frame = table.reset_index(level=list(range(1, table.index.nlevels)))
     return Lines(
         labels=[*frame.index],

@@ -187,12 +187,14 @@ class MeanLeverage(NamedTuple):
 
 
 def measure_leverage(life: AccountHistory) -> MeanLeverage:
-    """Return the mean leverage of a history; 0 with an error of 0 if no bar has a direction.
+    """Return the mean leverage of a history, and the standard error of what its timing earned.
+
+    Both are over the bars in which the signal has a direction; without any, they are 0.
 
     Notes
     -----
-    The timing is sum (l - mean l) (m - mean m); its standard error is the root of the sum of the
-    squared summands (White 1980), which lets volatility differ between bars.
+    What the timing earned is sum (l - mean l) (m - mean m); its standard error is the root of the
+    sum of the squared summands (White 1980), which lets volatility differ between bars.
     """
     has_direction = life.is_counted & (life.direction != 0.0)
     if not has_direction.any():

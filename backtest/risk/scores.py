@@ -378,10 +378,12 @@ def adapt_factors(ratios: core.FloatArray, promised: float) -> core.FloatArray:
 
 
 def measure_interval(name: str, record: IntervalRecord) -> dict[str, Any]:
-    """Return the row of a bound: how often it held as it was told, and adapted, and both today.
+    """Return the row of a forecast interval: how often it held, and what it is today.
 
-    Adapted, it is wider after dates on which it did not hold, and narrower after others; the first
-    dates, BURN_IN, only set its width.
+    Both are of the interval as it was told, and as it would have been adapted to its own record:
+    wider after dates on which it did not hold, narrower after others (:func:`adapt_factors`). The
+    first BURN_IN dates only set the width, and are not counted. Names are those of INTERVALS; what
+    is not known is NaN. Of an expected shortfall no share is promised, and none is given.
     """
     n = len(record.ratios)
     row: dict[str, Any] = dict.fromkeys(INTERVALS, math.nan)

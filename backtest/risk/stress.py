@@ -314,24 +314,29 @@ HEDGED = tuple(2.0**k for k in range(-6, 6))
 def find_break_even(
     account: StressedAccount, scenario: Scenario, replayed: Bars | None
 ) -> tuple[str, float]:
-    """Return the market whose move the break-even is, and that move.
+    """Return the market whose move the break-even is, and that move, a fraction of its price.
 
-    It is the least move of prices, in the direction that hurts, that liquidates the account; of a
-    replay, the move at its worst point.
+    The break-even is the least move of this market, the lead, that liquidates the account when the
+    others move with it as in the scenario. It goes in the direction that hurts. Of a replay, whose
+    bars are ``replayed``, it is the move at its worst point. NaN: no move liquidates.
     """
     logs = find_log_moves(account, scenario, replayed)
     lead = next((name for name, log in logs.items() if log != 0.0), "")
     if not lead:
         return next(iter(logs)), math.nan
 
-    # A move that helps is turned around; a replay goes its own way.
+    # The search is in the direction that hurts: a scenario from which the account gains is turned
+    # around. A replay goes its own way.
     gains = list_gains(account, logs, replayed)
     side = math.copysign(1.0, logs[lead])
     if replayed is None and sum(gains) > 0.0:
         side = -side
 
     def is_liquidated(size: float) -> bool:
-        """Return whether the account is liquidated where the lead moves by a log move."""
+        """Return whether the account is liquidated where the lead moves by ``size``, a log move.
+
+        All log moves of the scenario are multiplied by the same factor.
+        """
         factor = side * size / logs[lead]
         if replayed is None:
             moved = scale_scenario(scenario, logs, factor)
@@ -346,7 +351,8 @@ def find_break_even(
     if replayed is None and side < 0.0:
         limit = LARGEST_FALL
 
-    # Where some positions gain what others lose, a larger move may hurt less: steps are tried.
+    # Where some positions gain what others lose, a larger move may hurt less than a smaller one.
+    # Then the sizes of a grid are tried in turn, not the largest alone.
     sizes: Sequence[float] = [limit]
     if min(gains) < 0.0 < max(gains):
         sizes = [size for size in HEDGED if size <= limit]

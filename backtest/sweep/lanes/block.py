@@ -250,9 +250,11 @@ def score_block(
 ) -> Scored | None:
     """Pass the accounts of a block through the market, and measure them; None if it was stopped.
 
-    ``names`` are those of the measures. The answer has a row for each set: measures, returns of
-    samples if these are wanted, and the share of bars at which it decided.
+    A block holds up to LANES sets of parameters, each an account in a lane of its own. ``names``
+    are those of the measures. The answer has for each set its measures, its sampled returns if the
+    block wants them, and the share of bars at which it decided.
     """
+    # All sets have the setup of the first, but for what a block varies.
     setup = block.setups[0]
     n_sets = len(block.setups)
     ends = setup.inputs.clock.ends_sample[setup.first :]

@@ -209,23 +209,18 @@ def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: 
 
 
 def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
-    """Pay funding and interest, and trade; return as bits the lanes that pass this bar alone.
+    """Take the lanes of a block through the open of bar t: payments and trades, steps 2 to 6.
 
-    Those lanes are kept as they were before the bar, and do not trade with the others. Bit k is
-    lane k. Writes into ``alone_for`` which lanes are alone for each reason, as :func:`.keep_lanes`
-    counts them. The order of steps is that of a bar in ``docs/accounting.md``.
+    Returns the lanes that pass this bar alone instead, in the loop of a run. They are kept as they
+    were before the bar, and do not trade with the others. A set of lanes is a number here, whose
+    bit k is lane k. Steps are numbered as in ``docs/accounting.md``.
     """
     cursor = lanes.cursor
     is_due = lanes.is_due[t] != 0
-    # A flow, or the end of an instrument, is for the loop of a run: all lanes pass the bar alone,
-    # those that have ended too, and none does anything here.
     if is_due and is_for_runs(feed, lanes, t):
-        alone: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
-        lanes.alone_for[REASON.whole] = alone
-        r.keep_lanes(lanes, alone, n, is_paying=False)
-        return alone
+        return keep_all(lanes, n)
 
-    # Steps 2 and 3 of a bar: funding at the open, and interest since the last one.
+    # Steps 2 and 3: funding at the open, and interest since the last one.
     k = cursor[CURSOR.settlement]
     has_funding = is_due and k < len(feed.funding_bar) and feed.funding_bar[k] == t
     has_interest = terms.has_interest and t > 0
@@ -236,16 +231,10 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         if has_interest:
             quiet.charge_lanes(terms, feed, lanes, t)
 
-    # Step 5. Lanes that pass the bar alone are kept after planning, and before any order fills. Of
-    # those that may fail, only live ones: an ended lane decides nothing, and passes alone only if
-    # it is busy, with something left to close or to earn.
-    is_trading, alone = decide_trades(terms, feed, lanes, n, t)
-    busy = cursor[CURSOR.busy]
-    if (alone | busy) != 0:
-        alone = (alone & find_lanes(lanes, r.LIVE)) | busy
-        lanes.alone_for[REASON.whole] = 0
-        lanes.alone_for[REASON.over] = busy
-        r.keep_lanes(lanes, alone, n, is_paying)
+    # Step 5. What a lane was before the bar is known until its orders fill: so lanes are kept
+    # between planning and filling.
+    is_trading, failing = decide_trades(terms, feed, lanes, n, t)
+    alone = keep_alone(lanes, failing, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
 
@@ -255,6 +244,36 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         count_payments(lanes)
     if lanes.moves_stops:
         follow_bests(lanes, n)
+    return alone
+
+
+def keep_all(lanes: Lanes, n: int) -> int:
+    """Keep all lanes as they are, for the loop of a run, and return them as bits.
+
+    Called at a flow of money, or at the end of an instrument, before anything else in the bar.
+    Lanes that have ended are among them.
+    """
+    everyone: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
+    lanes.alone_for[REASON.whole] = everyone
+    r.keep_lanes(lanes, everyone, n, is_paying=False)
+    return everyone
+
+
+def keep_alone(lanes: Lanes, failing: int, n: int, is_paying: bool) -> int:
+    """Keep the lanes that pass this bar alone as they were before it, and return them as bits.
+
+    Of those that may fail in it (``failing``, bits too) these are the live ones: an ended lane
+    decides nothing. Of the ended ones they are those that are busy: with something left to close or
+    to earn. ``is_paying`` says that the bar has paid funding or interest.
+    """
+    busy = lanes.cursor[CURSOR.busy]
+    if (failing | busy) == 0:
+        return 0
+
+    alone: int = (failing & find_lanes(lanes, r.LIVE)) | busy
+    lanes.alone_for[REASON.whole] = 0
+    lanes.alone_for[REASON.over] = busy
+    r.keep_lanes(lanes, alone, n, is_paying)
     return alone
 
 
@@ -531,10 +550,12 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
 
 
 def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
-    """Write what the policy of instrument i sees of the position of each lane.
+    """Write what the policy of instrument i sees of each lane's position at the close of bar t.
 
-    Leverage is signed, and 0 without equity. A liquidation is that of the position if it is
-    isolated, else that of the pool.
+    These are its leverage, signed, and 0 without equity; its contracts; and the bars since its last
+    stop and its last liquidation, which is that of the position if it is isolated, else that of the
+    pool. Rows are addressed by lane: ``cell`` in arrays of the account, ``spot`` in those of
+    instrument i.
     """
     account = lanes.account
     position = lanes.position

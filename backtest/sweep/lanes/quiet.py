@@ -519,10 +519,12 @@ def find_spent(lanes: Lanes) -> int:
 def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
     """Write worth and spare of lanes of several positions; return as bits the lanes that may fail.
 
-    Worth is money at the open; spare is what is left after the most that all positions may lose.
+    Both are money at the open of the bar: ``worth`` is that of the account, ``spare`` what is left
+    of it after the most that all positions may lose in the bar. A lane without any may fail.
     """
     account = lanes.account
-    # The cash of isolated lanes comes last (:func:`write_spare`).
+    # Cash backs cross positions, so their worth begins with it. Isolated ones have margins of their
+    # own, and cash is added last (:func:`write_spare`).
     for lane in range(LANES):
         cash = account[cell(WALLET.cash, lane)]
         account[cell(WORK.worth, lane)] = select(is_isolated, 0.0, cash)

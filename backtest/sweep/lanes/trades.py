@@ -262,13 +262,15 @@ def plan(
 ) -> tuple[bool, bool, bool]:
     """Plan the trades of an instrument in the groups of lanes in which one may trade.
 
-    Lanes are planned in groups of 32; those that the look at the open has found are bits of the
-    cursor ``groups``. Return the three answers of :func:`plan_once`. If a lane wants more than the
-    bound of quantities, that bound is raised here, and the caller plans again.
+    Lanes are planned in groups of 32. The groups to plan are bits of the cursor ``groups``, as the
+    look at the open has found them. Returns three answers about their lanes: whether one trades,
+    whether one wants more contracts than the bound of quantities, and whether one may fail. In the
+    second case the bound is raised here, and the caller plans again.
     """
-    answers = 0
+    answers = 0  # bits: TRADES, EXCEEDS, MAY_FAIL
     arrays = read_once(lanes)
-    # Group by group: the lowest bit that is left, which is then taken away.
+
+    # Each turn plans the lowest group that is left, and takes its bit away.
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
         group = lowest(groups)
@@ -277,7 +279,7 @@ def plan(
 
     is_over = has_bit(answers, EXCEEDS)
     if is_over:
-        # Not over, if only infinite notionals exceed it: their lanes pass the bar alone.
+        # No bound holds an infinite notional: a lane that wants one passes the bar alone instead.
         is_over = raise_most(lanes, i)
     return has_bit(answers, TRADES), is_over, has_bit(answers, MAY_FAIL)
 
