@@ -74,4 +74,12 @@ def find_cure(policy: Policy, error: BaseException) -> str:
     names = getattr(error.obj, "_fields", ())
     if isinstance(error.obj, Policy):
         names = policy.settings()
-    return f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"
+    cure = f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"
+
+    is_of_bar = type(error.obj).__name__.startswith("Bar")
+    if is_of_bar and type(policy).observe is Policy.observe:
+        cure += (
+            f"; a column of its own must be returned by observe(self, market), which "
+            f"{type(policy).__name__} does not define"
+        )
+    return cure

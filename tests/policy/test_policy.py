@@ -141,6 +141,7 @@ def misspell(self: Any, bar: Any, account: Any) -> float:
     (lambda: live(observing(lambda m: {"a": m.close + 1j})), "one per bar, got complex128"),
     (lambda: live(make(leverage=keep)()), "keep state in its memory"),
     (lambda: live(observing(lambda m: {"sigma": m.close}, misspell)), "did you mean 'sigma'?"),
+    (lambda: live(make(leverage=misspell)()), "returned by observe(self, market), which Made does"),
     (lambda: live(observing(lambda m: {"a": m.close[1:]})), "must be 300 numbers, one per bar"),
     (lambda: live(observing(lambda m: {"close": m.close})), "an identifier other than time"),
     (lambda: live(observing(lambda m: m.close)), "Observing.observe must return columns"),
