@@ -19,8 +19,8 @@ def write_next_step(outcome: str, growth: pd.DataFrame, limits: pd.DataFrame) ->
         return f"Next: {write_reduction(limits)}, and judge it again."
     if outcome == rule.NOT_TIMED:
         return (
-            "Next: only its size matters; `backtest risk --find-leverage 0.01` finds the highest "
-            "leverage at a risk of 1 %."
+            "Next: only its size matters; `backtest risk --find-leverage 0.01`, on the --data of a "
+            "market, finds the highest leverage at a risk of 1 %."
         )
     if outcome == rule.NOT_TESTED:
         return "Next: compare it with other policies, by `backtest compare`."
@@ -47,11 +47,13 @@ def write_constant(outcome: str, growth: pd.DataFrame) -> str:
     leverage = growth["constant_leverage"].astype(float).dropna()
     by_market = [f"{value:.3g} on {name}" for name, value in leverage.items()]
     first = f"{leverage.iloc[0]:.3g}"
+    market = leverage.index[0]
 
     why = "constant leverage is simpler"
     if outcome == rule.WORSE:
         why = "constant leverage grew more"
     return (
         f"Next: {why}, {', '.join(by_market)}; "
-        f"`backtest risk --policy constant --set leverage={first}` shows its risk."
+        f"`backtest risk --policy constant --set leverage={first}`, on the --data of {market}, "
+        "shows its risk."
     )

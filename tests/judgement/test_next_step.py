@@ -13,15 +13,15 @@ from backtest.judgement.next_step import write_next_step
 GROWTH = pd.DataFrame({"constant_leverage": [0.5959, math.nan, 0.4445]}, index=["A", "B", "C"])
 RISK = "backtest risk --policy constant --set leverage=0.596"
 STEPS = {
-    rule.NOT_TIMED: "Next: only its size matters; `backtest risk --find-leverage 0.01` finds the "
-    "highest leverage at a risk of 1 %.",
+    rule.NOT_TIMED: "Next: only its size matters; `backtest risk --find-leverage 0.01`, on the "
+    "--data of a market, finds the highest leverage at a risk of 1 %.",
     rule.NOT_TESTED: "Next: compare it with other policies, by `backtest compare`.",
     rule.BETTER: "Next: `backtest decide` prints its next order, `backtest shadow` compares a live "
     "account with it.",
-    rule.WORSE: f"Next: constant leverage grew more, 0.596 on A, 0.445 on C; `{RISK}` shows its "
-    "risk.",
-    rule.NO_EVIDENCE: f"Next: constant leverage is simpler, 0.596 on A, 0.445 on C; `{RISK}` shows "
-    "its risk.",
+    rule.WORSE: f"Next: constant leverage grew more, 0.596 on A, 0.445 on C; `{RISK}`, on the "
+    "--data of A, shows its risk.",
+    rule.NO_EVIDENCE: f"Next: constant leverage is simpler, 0.596 on A, 0.445 on C; `{RISK}`, on "
+    "the --data of A, shows its risk.",
 }
 
 

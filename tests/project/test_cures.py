@@ -237,7 +237,7 @@ SEEN_BY = {
     "backtest data fetch --with premium": "features/test_flows.py",
     "must be a notional, ": "venue/test_listing.py",
     "--venue file:LISTING.json": "live/test_decide.py",
-    "`backtest risk --find-leverage 0.01` finds": "judgement/test_next_step.py",
+    "`backtest risk --find-leverage 0.01`, on": "judgement/test_next_step.py",
     "by `backtest compare`": "judgement/test_next_step.py",
     "`backtest decide` prints": "judgement/test_next_step.py",
     "backtest risk --policy constant": "judgement/test_next_step.py",
