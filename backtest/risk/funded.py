@@ -365,14 +365,14 @@ def passing_probability(  # noqa: PLR0913 - as the method
     zone = test.account.day
     day = number_days(calendar.time[1 : bars + 1], zone)
 
-    judged = []
+    decided = []
     count = core.Whole(1).check("threads", threads)
     for lives in runner.run_chunks(threads=count, progress=progress):
         records = (lives.wealth, lives.least, lives.most, lives.day_open)
         wealth = [record[:, :bars] / runner.account.capital for record in records]
-        judged.append(judge(rules, wealth, day))
+        decided.append(decide_outcomes(rules, wealth, day))
 
-    blocks = zip(*judged, strict=True)
+    blocks = zip(*decided, strict=True)
     outcomes = Outcomes(*map(np.concatenate, blocks))
 
     # What is undecided to the end spends all days, and is of the day after the last in by_day.
@@ -380,7 +380,7 @@ def passing_probability(  # noqa: PLR0913 - as the method
     last_day = int(passed[-1])
     end_days = np.append(passed, last_day + 1)[outcomes.bar]
     rows = {"paths": describe_outcomes(outcomes, spent)}
-    past = judge_past(rules, runner, bars, zone)
+    past = decide_past(rules, runner, bars, zone)
     if past is not None:
         rows["history"] = describe_outcomes(*past)
 
@@ -432,7 +432,7 @@ def check_rules(rules: Challenge, test: Conditions, days: int) -> None:
             )
 
 
-def judge(
+def decide_outcomes(
     rules: Challenge,
     wealth: Iterable[core.FloatArray],
     day: core.IntArray,
@@ -456,7 +456,7 @@ def judge(
     return find_outcomes(rules, record, day)
 
 
-def judge_past(
+def decide_past(
     rules: Challenge,
     runner: PathsRunner,
     bars: int,
@@ -466,17 +466,17 @@ def judge_past(
 
     None if history is too short for an account.
     """
-    judged = []
+    decided = []
     spent = []
     for wealth, day, since in simulate_apart(runner, bars, zone):
-        outcomes = judge(rules, wealth, day)
+        outcomes = decide_outcomes(rules, wealth, day)
         last = min(int(outcomes.bar[0]), len(since) - 1)
-        judged.append(outcomes)
+        decided.append(outcomes)
         spent.append(int(since[last]))
 
-    if not judged:
+    if not decided:
         return None
-    fields = zip(*judged, strict=True)
+    fields = zip(*decided, strict=True)
     return Outcomes(*map(np.concatenate, fields)), np.array(spent)
 
 
