@@ -48,8 +48,9 @@ def make_policy_error(
 
     cls = type(policy)
     formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [p.formula_of(cls)]
+    cure = find_cure(policy, bar, outcome)
     return PolicyError(
-        f"{name}.{answer} raised {type(outcome).__name__}: {outcome}{find_cure(policy, outcome)} "
+        f"{name}.{answer} raised {type(outcome).__name__}: {outcome}{cure} "
         f"({format_location(outcome, *formulas)}; {place})"
     )
 
@@ -63,7 +64,7 @@ RULES = {
 """What answers must be."""
 
 
-def find_cure(policy: Policy, error: BaseException) -> str:
+def find_cure(policy: Policy, bar: Any, error: BaseException) -> str:
     """Return what to do about an exception of a formula, or nothing."""
     if isinstance(error, FrozenInstanceError):
         return "; a policy is frozen: keep state in its memory, which start returns"
@@ -76,7 +77,7 @@ def find_cure(policy: Policy, error: BaseException) -> str:
         names = policy.settings()
     cure = f"{did_you_mean(error.name, names)}; there are {', '.join(names) or 'none'}"
 
-    is_of_bar = type(error.obj).__name__.startswith("Bar")
+    is_of_bar = isinstance(error.obj, type(bar))
     if is_of_bar and type(policy).observe is Policy.observe:
         cure += (
             f"; a column of its own must be returned by observe(self, market), which "

@@ -355,9 +355,7 @@ def write_markdown(page: Page) -> str:
 
 def escape_markdown(text: str) -> markupsafe.Markup:
     line = " ".join(str(text).split())
-    for mark in ("\\", "|", "*", "_", "`", "[", "]", "#"):
-        line = line.replace(mark, f"\\{mark}")
-    return markupsafe.Markup(line.replace("&", "&amp;").replace("<", "&lt;"))
+    return markupsafe.Markup(escape_marks(line))
 
 
 def write_sentences(text: str) -> markupsafe.Markup:
@@ -365,15 +363,15 @@ def write_sentences(text: str) -> markupsafe.Markup:
     parts = CODE.split(" ".join(text.split()))
     for place, part in enumerate(parts):
         is_code = place % 2 == 1  # the split keeps what the pattern found between two other parts
-        parts[place] = f"`{part}`" if is_code else escape_around(part)
+        parts[place] = f"`{part}`" if is_code else escape_marks(part)
     return markupsafe.Markup("".join(parts))
 
 
-def escape_around(text: str) -> str:
-    """Return a text escaped for Markdown, with the spaces at its ends."""
-    head = text[: len(text) - len(text.lstrip())]
-    tail = text[len(text.rstrip()) :] if text.strip() else ""
-    return f"{head}{escape_markdown(text)}{tail}"
+def escape_marks(line: str) -> str:
+    """Return a line whose marks of Markdown and of HTML are text."""
+    for mark in ("\\", "|", "*", "_", "`", "[", "]", "#"):
+        line = line.replace(mark, f"\\{mark}")
+    return line.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def fence_code(text: str) -> markupsafe.Markup:
@@ -488,16 +486,19 @@ def tag_prose(text: str) -> markupsafe.Markup:
 
     An element of a measure names it. A date does not break at its hyphens.
     """
-    escaped = str(markupsafe.escape(core.escape_directions(core.keep_units(text))))
-    tagged = MARKED.sub(r'<span data-measure="\1" data-format="\2">\3</span>', escaped)
+    tagged = MARKED.sub(r'<span data-measure="\1" data-format="\2">\3</span>', escape_text(text))
     tagged = CODE.sub(r"<code>\1</code>", tagged)
     return markupsafe.Markup(tag_dates(tagged))
 
 
 def keep_together(text: str) -> markupsafe.Markup:
     """Return an escaped cell in which no number leaves its unit, and no date breaks."""
-    escaped = str(markupsafe.escape(core.escape_directions(core.keep_units(text))))
-    return markupsafe.Markup(tag_dates(escaped))
+    return markupsafe.Markup(tag_dates(escape_text(text)))
+
+
+def escape_text(text: str) -> str:
+    """Return a text escaped for HTML, in which no number leaves its unit."""
+    return str(markupsafe.escape(core.escape_directions(core.keep_units(text))))
 
 
 def tag_dates(escaped: str) -> str:
