@@ -354,17 +354,21 @@ def write_markdown(page: Page) -> str:
 
 
 def escape_markdown(text: str) -> markupsafe.Markup:
-    line = " ".join(str(text).split())
-    return markupsafe.Markup(escape_marks(line))
+    return markupsafe.Markup(escape_marks(join_lines(str(text))))
 
 
 def write_sentences(text: str) -> markupsafe.Markup:
     """Return escaped sentences in which code between backticks stays code."""
-    parts = CODE.split(" ".join(text.split()))
+    parts = CODE.split(join_lines(text))
     for place, part in enumerate(parts):
         is_code = place % 2 == 1  # the split keeps what the pattern found between two other parts
         parts[place] = f"`{part}`" if is_code else escape_marks(part)
     return markupsafe.Markup("".join(parts))
+
+
+def join_lines(text: str) -> str:
+    """Return a text on one line, in which nothing changes the direction of writing."""
+    return core.escape_directions(" ".join(text.split()))
 
 
 def escape_marks(line: str) -> str:

@@ -768,6 +768,7 @@ def test_sentences_of_markdown_keep_code_and_nothing_else_of_its_marks():
     """A line that ends inside of code would end its paragraph, and what follows would be HTML."""
     text = "see *this*\n`a_b(<c>)\n\n<i>`, one ` alone"
     assert write_sentences(text) == r"see \*this\* `a_b(<c>) <i>`, one \` alone"
+    assert "\u202e" not in write_sentences("a \u202e `b \u202e`")
 
 
 def test_a_page_names_what_gives_all_columns_of_phases_and_the_round_trips():
