@@ -6,7 +6,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -27,16 +27,28 @@ class Packed(NamedTuple):
     words: bytes
 
 
-def pack(value: Any) -> Packed:
+PackedLeaf: TypeAlias = "tuple[Any, str, tuple[Any, ...]]"
+"""What is no tuple, with its kind and its words."""
+
+
+def pack(value: Any, known: dict[int, PackedLeaf] | None = None) -> Packed:
     """Return an argument as numba passes it: tuples flat, an array as its seven or more words.
 
-    A struct is the word of its address.
+    A struct is the word of its address. ``known`` has the arrays and structs that were packed
+    before, by their ``id``, and gets those of this argument: other terms of an account hold most of
+    the arrays of the last ones.
     """
+    if known is None:
+        known = {}
     kinds: list[str] = []
     form: list[str] = []
     words: list[Any] = []
     for leaf in flatten(value):
-        kind, words_of_leaf = pack_leaf(leaf)
+        packed = known.get(id(leaf))
+        if packed is None:
+            packed = (leaf, *pack_leaf(leaf))
+            known[id(leaf)] = packed  # which keeps the leaf, so that its id stays its own
+        _, kind, words_of_leaf = packed
         kinds.append(kind)
         words += words_of_leaf
 
@@ -139,6 +151,7 @@ class Caller:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.packed: dict[int, tuple[Any, Packed]] = {}
+        self.leaves: dict[int, PackedLeaf] = {}
 
     def bind(self, *arguments: Any) -> Callable[[], Any]:
         """Return the call itself; what must be compiled for it is compiled before."""
@@ -147,7 +160,7 @@ class Caller:
         for k, value in enumerate(arguments):
             last_value, packed = self.packed.get(k, (None, None))
             if packed is None or last_value is not value:
-                packed = pack(value)
+                packed = pack(value, self.leaves)
                 self.packed[k] = (value, packed)
             kinds.append(packed.kinds)
             words.append(packed.words)

@@ -36,6 +36,8 @@ def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> 
     """Return a value as plain data; ``write_special`` writes NaN and infinity."""
     if type(value) in PLAIN:  # most of what is in files
         return value
+    if type(value) is float:
+        return value if math.isfinite(value) else write_special(value)
     if isinstance(value, dict | Mapping):
         return {str(name): to_plain(item, write_special) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -25,7 +25,7 @@ from backtest.core.checked_calls import checked
 from backtest.core.code_names import is_series, pd
 from backtest.core.errors import ParameterError, did_you_mean
 from backtest.core.fields import Declaration, FloatSeries
-from backtest.core.json_values import WORDS, repr_given, to_plain
+from backtest.core.json_values import PLAIN, WORDS, repr_given, to_plain
 from backtest.core.moments import read_stamps
 from backtest.core.number_text import format_setting
 from backtest.core.units import SECOND, utc_index
@@ -453,6 +453,8 @@ def _text(value: object) -> str:
 
 def _plain(value: object) -> object:
     """Return a held value as data for JSON or TOML."""
+    if type(value) in PLAIN:  # most of what is held
+        return value
     if isinstance(value, Value):
         return value.to_dict()
     if isinstance(value, tuple):

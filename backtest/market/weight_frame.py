@@ -292,8 +292,16 @@ def sum_funding(panel: Any, held: FloatArray) -> pd.DataFrame:
     weights = held[panel.funding_instrument, np.maximum(bars, 0)]
     weights = np.where(bars >= 0, weights, 0.0)
 
-    rates = weights * panel.funding_rate
-    settlements = pd.DataFrame({"time": panel.funding_time, "rate": rates})
-    minutes = nearest_minute(panel.funding_time)
-    moments = [panel.funding_bar, panel.funding_is_open, minutes]
-    return settlements.groupby(moments, sort=False).agg({"time": "first", "rate": "sum"})
+    settlements = pd.DataFrame(
+        {
+            "bar": panel.funding_bar,
+            "is_open": panel.funding_is_open,
+            "minute": nearest_minute(panel.funding_time),
+            "time": panel.funding_time,
+            "rate": weights * panel.funding_rate,
+        }
+    )
+
+    # By names of columns: of arrays pandas writes each as a text to see that it is no name.
+    moments = settlements.groupby(["bar", "is_open", "minute"], sort=False)
+    return pd.DataFrame({"time": moments["time"].first(), "rate": moments["rate"].sum()})

@@ -287,7 +287,7 @@ class RunRecord(RunData):
         shown = dict.fromkeys((*self.names, *with_rows))
         table: dict[str, Any] = {
             "time": core.utc_index(self.time[rows]),
-            "instrument": pd.Categorical(names[places], [*shown]),
+            "instrument": pd.Categorical(names[places], dtype=tables.make_categories(*shown)),
         }
         for name, values in columns.items():
             table[name] = values[rows, places]
@@ -442,8 +442,10 @@ class RunRecord(RunData):
         return pd.DataFrame(
             {
                 "time": core.utc_index(self.time[bars]),
-                "kind": pd.Categorical(kind, categories=[*tables.NAMES]),
-                "instrument": pd.Categorical(owners, [*dict.fromkeys(labels)]),
+                "kind": pd.Categorical(kind, dtype=tables.make_categories(*tables.NAMES)),
+                "instrument": pd.Categorical(
+                    owners, dtype=tables.make_categories(*dict.fromkeys(labels))
+                ),
                 "price": tables.find_prices(entries, self.list_venues())[rows],
                 "quantity": entries["quantity"][rows],
                 "amount": amount,

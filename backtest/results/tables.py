@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,12 @@ COSTS = {
 """Rows of the table of events that an entry of some kinds has beside its own: what it cost."""
 NAMES = (*(event.kind.name for event in EVENTS), *COSTS)
 """Values of the column ``kind`` of the table of events."""
+
+
+@functools.lru_cache(maxsize=64)
+def make_categories(*names: str) -> pd.CategoricalDtype:
+    """Return the type of a column of some names, which pandas checks and sorts only once."""
+    return pd.CategoricalDtype([*names])
 
 
 def price_of(contract: Contract, value: Any) -> FloatArray:
