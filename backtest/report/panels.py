@@ -154,7 +154,8 @@ def name_panel(shown: ShownChart, panel: Panel) -> str:
 
     if len(color_of) == 1:
         (label,) = color_of
-        if label in panel.columns:
+        is_said = label in panel.columns or label in panel.title.lower()
+        if is_said:
             return panel.title
         return f"{panel.title}: {escape_label(label)}"
 

@@ -6,16 +6,18 @@ default: of the policy, the account, or the run.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import core
 from backtest.experiments.policy_names import find_shipped
+from backtest.policies import format_title
 from backtest.report.basis import describe_account, name_policy
 
 if TYPE_CHECKING:
-    from backtest.policies import Policy
+    from backtest.policies import Parameter, Policy
     from backtest.results import Result
 
 WORDS = {
@@ -26,42 +28,107 @@ WORDS = {
 """Words of names of classes and parameters that people write otherwise."""
 SHARES = ("per sqrt(year)", "of ", "per year")
 """Beginnings of units in which a number is a share, written in per cent."""
-CALL = re.compile(r"([A-Z]\w*)\(([^()]*)\)")
-"""The call of a policy in a text."""
+CALL = re.compile(r"\b[A-Z]\w*\(")
+"""Where the call of a policy begins in a text."""
 MAX_CHIPS = 12
 MAX_LETTERS = 60
 """Most chips of a page, and letters of one."""
 
 
-def write_phrase(manifest: Mapping[str, Any]) -> str:
-    """Return the title of a run; a policy of which only a text is known is that text."""
+class Called(NamedTuple):
+    """A policy as a manifest has it: the class that was written, and those that it is over.
+
+    ``known`` has the shipped class of each name in ``names``, None of any other: no module of a
+    user is loaded. ``settings`` are those of all of them; the names of an inner one begin with
+    its prefix.
+    """
+
+    names: tuple[str, ...]
+    known: tuple[type[Policy] | None, ...]
+    settings: Mapping[str, object]
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Of each policy, what the names of its settings begin with; of the outer one nothing."""
+        inner = (f"{format_title(name).replace('-', '_')}_" for name in self.names[1:])
+        return ("", *inner)
+
+    @property
+    def declared(self) -> dict[str, Parameter]:
+        """The parameters of the shipped classes, by the names of their settings."""
+        parameters = {}
+        for cls, prefix in zip(self.known, self.prefixes, strict=True):
+            if cls is not None:
+                for name, parameter in cls.parameters().items():
+                    parameters[f"{prefix}{name}"] = parameter
+        return parameters
+
+    def find_said(self) -> str | None:
+        """Return the setting that the phrase says, None if it says none.
+
+        It is the first of the only policy, or of the one that it is over, where it is a number.
+        """
+        if len(self.names) > 2:
+            return None
+
+        prefix = self.prefixes[-1]
+        first = next((name for name in self.settings if name.startswith(prefix)), None)
+        if first is None or isinstance(self.settings[first], bool):
+            return None
+        return first if isinstance(self.settings[first], int | float) else None
+
+
+def read_manifest(manifest: Mapping[str, Any]) -> Called:
+    """Return the policy of a manifest; one over others is called ``Outer[First, Second]``."""
     policy = manifest["policy"]
-    settings = policy.get("settings")
-    if not settings or not policy.get("name"):
+    outer, _, rest = str(policy.get("name") or "").partition("[")
+    inner = rest.removesuffix("]")
+    names = [outer]
+    if inner:
+        names += inner.split(", ")
+
+    is_shipped = str(manifest.get("policy_module", "")).startswith("backtest.strategies.")
+    known = (find_shipped(name) if is_shipped else None for name in names)
+    return Called(tuple(names), tuple(known), policy.get("settings") or {})
+
+
+def write_phrase(manifest: Mapping[str, Any]) -> str:
+    """Return the title of a run; a policy of which only a text is known is that text.
+
+    A policy over another is "Tail hedge over constant leverage 2x".
+    """
+    called = read_manifest(manifest)
+    if not called.settings or not called.names[0]:
+        policy = manifest["policy"]
         return str(policy.get("text") or policy.get("name"))
 
-    name = split_name(str(policy["name"]))
-    first, value = next(iter(settings.items()))
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return core.capitalize(name)
+    parts = [split_name(name) for name in called.names]
+    said = called.find_said()
+    if said is not None:
+        parts[-1] = add_setting(called, parts[-1], said)
 
-    number = write_setting(find_class(manifest), first, value)
-    label = split_name(first)
-    if label not in name:
-        name = f"{name} {label}"
-    return f"{core.capitalize(name)} {number}"
+    phrase = parts[0]
+    if len(parts) > 1:
+        phrase = f"{parts[0]} over {' and '.join(parts[1:])}"
+    return core.capitalize(phrase)
+
+
+def add_setting(called: Called, name: str, setting: str) -> str:
+    """Return the words of a policy's name, and its first setting."""
+    number = write_setting(called.declared, setting, called.settings[setting])
+    label = split_name(setting.removeprefix(called.prefixes[-1]))
+    if label in name:
+        return f"{name} {number}"
+    return f"{name} {label} {number}"
 
 
 def phrase_heading(heading: str) -> str:
     """Return a heading with the phrase of the shipped policy whose call it has."""
-    called = CALL.search(heading)
-    if called is None:
+    begin, end = find_call(heading)
+    manifest = read_call(heading[begin:end])
+    if manifest is None:
         return heading
-
-    manifest = read_call(called)
-    if find_class(manifest) is None:
-        return heading
-    return heading[: called.start()] + write_phrase(manifest) + heading[called.end() :]
+    return heading[:begin] + write_phrase(manifest) + heading[end:]
 
 
 def describe_call(text: str) -> tuple[str, tuple[str, ...]]:
@@ -69,30 +136,67 @@ def describe_call(text: str) -> tuple[str, tuple[str, ...]]:
 
     Any other text stays as it is.
     """
-    called = CALL.fullmatch(text)
-    if called is None:
-        return text, ()
-
-    manifest = read_call(called)
-    if find_class(manifest) is None:
+    manifest = read_call(text)
+    if manifest is None:
         return text, ()
     return write_phrase(manifest), tuple(walk_policy_chips(manifest))
 
 
-def read_call(called: re.Match[str]) -> dict[str, Any]:
-    """Return what a manifest has of the policy whose call was found in a text."""
-    settings = {}
-    for part in called[2].split(", "):
-        name, _, text = part.partition("=")
-        number = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text)
-        settings[name] = float(text) if number else text.strip("'")
+def find_call(text: str) -> tuple[int, int]:
+    """Return where the first call in a text begins and ends; an empty span if there is none."""
+    opened = CALL.search(text)
+    if opened is None:
+        return 0, 0
 
-    policy = {
-        "name": called[1],
-        "settings": settings,
-        "text": called[0],
-    }
-    return {"policy": policy, "policy_module": "backtest.strategies."}
+    depth = 0
+    for end, letter in enumerate(text[opened.start() :], opened.start() + 1):
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == ")" and depth == 0:
+            return opened.start(), end
+    return 0, 0
+
+
+def read_call(text: str) -> dict[str, Any] | None:
+    """Return what a manifest has of the shipped policy that a text calls, None of any other.
+
+    Nothing is called: the text is read alone.
+    """
+    try:
+        node = ast.parse(text, mode="eval").body
+        policy = read_node(node)
+    except (SyntaxError, ValueError):
+        return None
+
+    outer, _, _ = policy["name"].partition("[")
+    if find_shipped(outer) is None:
+        return None
+    return {"policy": policy | {"text": text}, "policy_module": "backtest.strategies."}
+
+
+def read_node(node: ast.expr) -> dict[str, Any]:
+    """Return the name and the settings of the policy of a call; raise ValueError for another node.
+
+    The policies that it is over are positional arguments, its own settings have names.
+    """
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError("not a call of a policy")  # noqa: TRY004 - read_call catches one kind
+
+    settings = {}
+    for keyword in node.keywords:
+        settings[str(keyword.arg)] = ast.literal_eval(keyword.value)
+
+    names = []
+    for argument in node.args:
+        inner = read_node(argument)
+        names.append(inner["name"])
+        prefix = format_title(inner["name"]).replace("-", "_")
+        for name, value in inner["settings"].items():
+            settings[f"{prefix}_{name}"] = value
+
+    name = node.func.id
+    if names:
+        name = f"{name}[{', '.join(names)}]"
+    return {"name": name, "settings": settings}
 
 
 def list_chips(result: Result) -> tuple[str, ...]:
@@ -125,26 +229,13 @@ def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def walk_policy_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yield the settings of the policy that were changed, but for what the title says."""
-    cls = find_class(manifest)
-    declared: Mapping[str, Any] = {}
-    if cls is not None:
-        declared = cls.parameters()
-
-    settings = dict(manifest["policy"].get("settings") or {})
-    first = next(iter(settings), None)
-    for name, value in settings.items():
-        is_said = name == first and isinstance(value, int | float)
+    called = read_manifest(manifest)
+    declared = called.declared
+    said = called.find_said()
+    for name, value in called.settings.items():
         is_default = name in declared and declared[name].default == value
-        if not is_said and not is_default:
-            yield f"{split_name(name)} {write_setting(cls, name, value)}"
-
-
-def find_class(manifest: Mapping[str, Any]) -> type[Policy] | None:
-    """Return the shipped class of the policy, None of any other: no module of a user is loaded."""
-    module = str(manifest.get("policy_module", ""))
-    if not module.startswith("backtest.strategies."):
-        return None
-    return find_shipped(str(manifest["policy"].get("name")))
+        if name != said and not is_default:
+            yield f"{split_name(name)} {write_setting(declared, name, value)}"
 
 
 def split_name(name: str) -> str:
@@ -153,13 +244,13 @@ def split_name(name: str) -> str:
     return " ".join(WORDS.get(word, word) for word in spaced.split())
 
 
-def write_setting(cls: type[Policy] | None, name: str, value: object) -> str:
+def write_setting(declared: Mapping[str, Parameter], name: str, value: object) -> str:
     """Return a value with its unit: shares in per cent, leverage with an x."""
     text = core.format_setting(value)
-    if cls is None or name not in cls.parameters() or isinstance(value, bool | str):
+    if name not in declared or isinstance(value, bool | str):
         return text
 
-    unit = str(getattr(cls.parameters()[name].space, "unit", ""))
+    unit = str(getattr(declared[name].space, "unit", ""))
     if unit.startswith("x of"):
         return f"{text}x"
     if unit.startswith(SHARES) and isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""What is wrong with the layout of a page in a browser: overlaps, overflow, empty halves."""
+"""What is wrong with the layout of a page in a browser: overlaps, overflow, cuts, empty halves."""
 
 from typing import Any
 
@@ -19,6 +19,14 @@ SCRIPT = """
     const isWide = each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 2;
     if (isWide && isShown(each) && !each.closest(".unseen")) {
       faults.push(`${name(each)} overflows: ${each.textContent.slice(0, 40)}`);
+    }
+  });
+
+  // columns that a wide page hides, although there is room below what stands beside their table
+  document.querySelectorAll("main .scroll").forEach((box) => {
+    const isCut = window.innerWidth >= 1000 && box.scrollWidth > box.clientWidth + 2;
+    if (isCut && isShown(box) && !box.closest("details, .ledger")) {
+      faults.push(`columns are cut: ${box.getAttribute("aria-label")}`);
     }
   });
 

@@ -33,7 +33,7 @@ from backtest.report.page import (
     write_measure,
     write_table,
 )
-from backtest.report.policy_phrase import phrase_heading
+from backtest.report.policy_phrase import describe_call, phrase_heading, write_phrase
 from backtest.report.render import (
     GAP,
     choose_columns,
@@ -295,6 +295,42 @@ def test_the_title_is_a_phrase_and_what_was_changed_are_chips():
     known = phrase_heading("Stress test: Constant(leverage=5.0)")
     assert known == "Stress test: Constant leverage 5x"
     assert phrase_heading("Stress test: Mine(leverage=5.0)") == "Stress test: Mine(leverage=5.0)"
+
+
+def test_the_title_of_a_policy_over_another_says_the_setting_of_the_inner_one():
+    """The text of the call, of which alone an index knows, has the same phrase and chips."""
+    text = (
+        "TailHedge(Constant(leverage=2.0), delta=-0.1, tenor=14.0, roll=7.0, budget=0.005, "
+        "cover=1.0)"
+    )
+    settings = {"delta": -0.1, "tenor": 14.0, "roll": 7.0, "budget": 0.005, "cover": 1.0}
+    manifest = {
+        "policy": {
+            "name": "TailHedge[Constant]",
+            "settings": settings | {"constant_leverage": 2.0},
+            "text": text,
+        },
+        "policy_module": "backtest.strategies.tail_hedge",
+    }
+    phrase = "Tail hedge over constant leverage 2x"
+
+    assert write_phrase(manifest) == phrase
+    assert describe_call(text) == (phrase, ("tenor 14 days",))
+    assert phrase_heading(f"Stress test: {text} on BTC") == f"Stress test: {phrase} on BTC"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Constant(leverage=",  # no end
+        "Constant(leverage=__import__('os').getpid())",  # not a value
+        "Mine(leverage=5.0)",
+        "TailHedge(2.0, delta=-0.1)",  # over no policy
+    ],
+)
+def test_the_text_of_no_call_of_a_shipped_policy_stays_as_it_is(text):
+    assert phrase_heading(text) == text
+    assert describe_call(text) == (text, ())
 
 
 def test_a_page_names_the_currency_of_its_money_where_it_knows_it(page):
