@@ -28,7 +28,7 @@ run: .venv/installed
 
 test: .venv/installed-dev
 	+$(MAKE) -j 2 core checks $(if $(coreless),coreless) cases='$(cases)' coreless='$(coreless)'
-	$(bin)/pytest -n 2 --dist loadfile --max-worker-restart 0 --durations 15 --durations-min 1 -m "$(cases)" $(coreless:%=--ignore=%)
+	$(bin)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 15 --durations-min 1 -m "$(cases)" $(coreless:%=--ignore=%)
 
 checks:
 	$(bin)/ruff format --check .

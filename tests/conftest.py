@@ -15,6 +15,25 @@ KEPT = 7 * 24 * 3600.0
 """Seconds after which compiled code of older sources is deleted."""
 ROOT = Path(__file__).parents[1]
 COMPILED = ROOT / "build" / "compiled"
+LONGEST = (
+    "oracle/test_engine.py",
+    "accounts/test_conservation.py",
+    "report/test_report_browser.py",
+    "engine/test_contract.py",
+    "project/test_pages.py",
+    "account/test_every_way.py",
+    "store/test_every_kind.py",
+    "judgement/test_judgement.py",
+    "account/test_resumed.py",
+    "risk/test_liquidation_risk.py",
+    "store/test_kills.py",
+    "tune/test_winner.py",
+)
+"""Files of 600 to 40 seconds, which start first, so that no worker is left with one at the end.
+
+The first compiles the loop of options, for two minutes in which the second needs none."""
+COMPILING = "test_the_engine_equals_the_oracle[1-make_option_case]"
+"""What compiles that loop, and begins the first file: other tests then find it compiled."""
 
 for name in (
     *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"),  # what build servers say
@@ -36,6 +55,14 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Put the longest files first; all others, and the tests of a file, stay in their order."""
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    last = len(LONGEST)
+    items.sort(key=lambda item: (ranks.get(item.path, last), item.name != COMPILING))
 
 
 def pytest_configure(config):
