@@ -37,7 +37,11 @@ def writing(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Give a draft that replaces a file, with its mode, once it is written."""
+    """Give the path of a draft, which replaces a file once the block has written it.
+
+    It does so by one rename: others see the old file or the new one, never a part. The new file has
+    the mode of the old one. If the block raises, the old file stays.
+    """
     draft = path.with_name(f"{DRAFT_FILE}{uuid.uuid4().hex}")
     try:
         yield draft
@@ -68,7 +72,10 @@ def sync_to_disk(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Give a new folder, held by a lock, which is deleted at the end."""
+    """Give a new folder, held by a lock, which is deleted at the end with all that is in it.
+
+    Other processes see by the lock that it is in use. What cannot be deleted is left.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     with held_folder(parent, prefix) as folder:
         try:
@@ -81,7 +88,10 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Give a new folder with a lock in it; at the end it goes, if it is empty."""
+    """Give a new folder with a lock in it, which is held; at the end it is deleted if empty.
+
+    ``prefix`` begins its name. On a file system without locks none is held.
+    """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         with ExitStack() as stack:
@@ -96,12 +106,16 @@ def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def replace_folder(draft: Path, target: Path) -> None:
-    """Put a draft in the place of a folder, with the files that were added to that one."""
+    """Put a draft in the place of a folder, by renames; both lie on one file system.
+
+    Files that others have added to that folder are copied into the draft first, but for those whose
+    names the draft has itself. The old folder is moved beside the draft. Another process may move
+    or write the folder between any two steps, so they are tried again, MAX_TRIES times at most.
+    """
     own_names = {path.name for path in draft.iterdir()}
     for path in (*draft.rglob("*"), draft):
         sync_to_disk(path)
 
-    # Another process may move or write the folder between any two steps.
     older = draft.with_name(REPLACED)
     for _ in range(MAX_TRIES):
         try:
@@ -110,9 +124,11 @@ def replace_folder(draft: Path, target: Path) -> None:
             draft.rename(target)
             break
         except OSError as error:
+            # The folder was moved while it was copied: once more. The draft must still be there.
             if was_moved(error) and draft.is_dir():
                 continue
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            is_in_the_way = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            if not is_in_the_way:
                 raise
 
         # A folder with files is not replaced by a rename: it is moved out of the way.
@@ -156,9 +172,10 @@ def drafted_folder(target: Path, prefix: str) -> Iterator[Path]:
 def keep_tables(
     folder: Path, make: Callable[[], dict[str, pd.DataFrame]]
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables in a folder of a cache, by name; without one they are made and written.
+    """Return the tables in a folder of a cache, by name: the files of Parquet in it.
 
-    A folder that cannot be read is made again, and one that cannot be written is left out.
+    Without the folder, or if it cannot be read, ``make`` makes the tables, and they are written
+    into it. Where it cannot be written, they are only returned.
     """
     if folder.is_dir():
         with suppress(OSError, pa.ArrowException):

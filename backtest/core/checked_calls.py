@@ -59,9 +59,10 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
 
     def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return the function with a check of its arguments before each call."""
+        # The names of arguments given by position. More than these go to the last one, *args.
         parameters = inspect.signature(function).parameters.values()
         positional = [parameter.name for parameter in parameters if parameter.kind in POSITIONAL]
-        of_others = positional[-1] if positional else ""  # the last one takes all others, as *args
+        name_of_others = positional[-1] if positional else ""
 
         # Read at the first call and kept: annotations may name modules that are loaded later.
         read_annotations = functools.cache(lambda: find_admitted(function, names))
@@ -73,7 +74,7 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
             admitted = read_annotations()
             read: list[Any] = []
             for place, value in enumerate(args):
-                name = positional[place] if place < len(positional) else of_others
+                name = positional[place] if place < len(positional) else name_of_others
                 read.append(read_one(function, admitted, name, value))
 
             read_by_name: Any = {}
@@ -94,13 +95,17 @@ def checked_fields(cls: type[_C]) -> type[_C]:
 def read_one(
     function: Callable[..., Any], asked: Mapping[str, Admitted], name: str, value: Any
 ) -> Any:
-    """Return an argument as the function expects it; raise an error if it may not be so."""
+    """Return an argument as the function expects it, such as a path for a text.
+
+    ``asked`` says by name what the arguments may be; those that it leaves out are not checked.
+    Raises the error of what is asked (:class:`Admitted`) if the value is no such thing.
+    """
     admitted = asked.get(name)
     if admitted is None:
         return value
-    read = admitted.read(value)
-    if read is not REFUSED:
-        return read
+    value_read = admitted.read(value)
+    if value_read is not REFUSED:
+        return value_read
 
     call = name_call(function)
     text = f"{call}: {name} must be {admitted.noun}, got {repr_plain(value)}"
@@ -111,7 +116,11 @@ def read_one(
 
 
 def name_call(function: Callable[..., Any]) -> str:
-    """Return a function as users call it: ``bt.stress``, ``bt.Backtest.sweep``, ``bt.math.ema``."""
+    """Return a function as users call it: ``bt.stress``, ``bt.Backtest.sweep``, ``bt.math.ema``.
+
+    The package lists its public names (``__all__``), the functions that are methods of a backtest,
+    and its namespaces, such as ``math``, with the module of each.
+    """
     call = function.__qualname__.removesuffix(".__init__")
     head = call.partition(".")[0]
     package = sys.modules["backtest"]
@@ -167,7 +176,11 @@ def read_annotation(annotation: Any, names: dict[str, Any]) -> Any:
 
 
 def read_hint(hint: Any) -> Admitted | None:
-    """Return what a type admits, None where that is not checked."""
+    """Return what an annotation admits as an argument, None where that is not checked.
+
+    ``hint`` is a type, or a type of parts, such as ``Sequence[float]``: its origin is Sequence, its
+    parts are float.
+    """
     origin = typing.get_origin(hint)
     parts = typing.get_args(hint)
     for key in (hint, origin):
@@ -216,7 +229,10 @@ def read_mapping(parts: Sequence[Any]) -> Admitted:
 
 
 def read_class(base: Any, *, is_class: bool) -> Admitted | None:
-    """Return what is of a class, or is a class derived from it with ``is_class``."""
+    """Return what admits objects of a class or, with ``is_class``, classes derived from it.
+
+    None where that is not checked: of ``object``, a protocol, or what is no class.
+    """
     if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
         return None
     if is_class:
@@ -322,8 +338,12 @@ def admit_whole(value: Any) -> Any:
 
 
 def admit_array(value: Any) -> Any:
-    """Return an array of numbers, or a list or table as one; REFUSED for anything else."""
+    """Return an array of numbers, or a list or table as one; REFUSED for anything else.
+
+    A single number is refused too. What is an array or a column stays the same object.
+    """
     if isinstance(value, np.ndarray) or is_column(value):
+        # Kinds of NumPy: bools, whole numbers with and without a sign, and floats.
         is_numeric = isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf"
         if not is_numeric or not value.ndim:
             return REFUSED

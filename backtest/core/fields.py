@@ -171,12 +171,15 @@ class Choice(Declaration):
 
 
 def read_number(value: object, *, whole: bool = False) -> float:
-    """Return a number as a float, or raise a Fault; NaN and bools are none."""
+    """Return a number as a float, or raise a Fault; NaN and bools are none.
+
+    With ``whole`` it must be a whole number. One that is beyond all floats becomes infinite.
+    """
     number = math.nan
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
             number = float(value)
-        except OverflowError:  # a whole number of Python beyond all floats
+        except OverflowError:  # a whole number of Python, which may have any size
             number = math.inf
             if value < 0:
                 number = -math.inf

@@ -176,7 +176,13 @@ def _to_utc(
     is_file: bool,
     error: type[BacktestError],
 ) -> units.IntArray:
-    """Return times as UTC ns; ``written`` are the stamps as an error shows them."""
+    """Return times as UTC ns, of shape (n,).
+
+    Times without a zone are of ``timezone``; without that they are refused, with the cure of a file
+    (``is_file``) or of a frame. Refused as well are times that ns cannot hold, or that a change of
+    clocks leaves out or repeats. ``written`` are the stamps as an error shows them, ``name`` what
+    holds them.
+    """
     if not _are_usual(index):
         years = index.year.to_numpy()
         is_bad = ~((years >= FIRST_YEAR) & (years <= LAST_YEAR))  # NaT has no year
@@ -207,7 +213,12 @@ def _are_usual(index: pd.DatetimeIndex) -> bool:
 
 
 def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
-    """Return epochs as ns. Their size says in which unit they are written; all must be in one."""
+    """Return epochs as ns, of shape (n,).
+
+    The size of a number says in which unit it is written: s, ms, us or ns (:data:`BOUNDS`). All
+    must be in one, from 1973 to 2100, and no date such as 20210519. Raises ``error`` else, and of
+    numbers of another program's clock.
+    """
     floats = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     _refuse_clock(numbers, numbers, name, error)
     limit = 2.0**63
@@ -216,11 +227,11 @@ def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> u
     is_whole = floats == np.trunc(floats)
     is_bad = ~(is_whole & (floats >= 0.0) & (floats < limit))
 
-    # The ns of a unit, by the size of each number.
+    # The number of ns in the unit of each, by its size.
     known = numbers.fillna(0).to_numpy()
     epochs = np.where(is_bad, 0, known).astype(np.int64)
-    unit = np.searchsorted(BOUNDS, epochs, side="right")
-    factors = np.array(UNITS)[unit]
+    units_meant = np.searchsorted(BOUNDS, epochs, side="right")
+    factors = np.array(UNITS)[units_meant]
     is_bad |= epochs < FIRST_EPOCH // factors
     is_bad |= epochs >= LAST_EPOCH // factors
     is_bad |= _may_be_dates(epochs)
@@ -235,7 +246,10 @@ def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> u
 
 
 def _may_be_dates(epochs: units.IntArray) -> units.BoolArray:
-    """Return where whole numbers may be dates, YYYYMMDD, with a time of day or none."""
+    """Return where whole numbers may be dates, YYYYMMDD, with a time of day or none.
+
+    By their size alone such numbers would be read as epochs of 1970.
+    """
     may_be = np.zeros(epochs.shape, dtype=np.bool_)
     for digits in CLOCK_DIGITS:
         low = FIRST_DAY * 10**digits
@@ -422,9 +436,15 @@ def _read_one(time: str | int) -> int:
 
 
 def as_of(rate: float | pd.Series, time: units.IntArray, key: str) -> units.FloatArray:
-    """Return the value in force at each time: of shape (n,), or (1,) for a constant."""
+    """Return the value in force at each time: of shape (n,), or (1,) for a constant.
+
+    ``time`` are rising times, UTC ns. A value of a series is in force from its time on. ``key``
+    names the setting in the error of a series that begins after the first time.
+    """
     if not is_series(rate):
         return np.array([float(rate)])
+
+    # The last row of the series that is not later than each time; -1 if all are.
     stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
     rows = np.searchsorted(stamps, time, side="right") - 1
     if rows[0] < 0:

@@ -224,23 +224,30 @@ def _split_place(name: str) -> tuple[int | str, ...]:
 
 
 def _put(nested: dict[str, Any], names: list[str], entry: Any) -> None:
-    """Write a change at a dotted name into ``nested``; raise if another one is there."""
+    """Write a change at a dotted name into ``nested``, tables in tables by name.
+
+    ``names`` are the parts of the dotted name: ``["fees", "taker"]``. A change that is a table goes
+    into the table at that name. Raises ParameterError if a name is changed twice.
+    """
     head, *below = names
+    # A value at the last name.
     if not below and not isinstance(entry, Mapping):
         if head in nested:
             raise _refuse_second(head)
         nested[head] = entry
         return
 
+    # A table at this name, which may be there already; a value there was another change of it.
     table = nested.setdefault(head, {})
     if not isinstance(table, dict):
         raise _refuse_second(head)
     if below:
         _put(table, below, entry)
-    elif set(table) & set(entry):
+        return
+    names_in_both = set(table) & set(entry)
+    if names_in_both:
         raise _refuse_second(head)
-    else:
-        table.update(entry)
+    table.update(entry)
 
 
 def _refuse_second(name: str) -> ParameterError:
@@ -248,10 +255,11 @@ def _refuse_second(name: str) -> ParameterError:
 
 
 def _merge(held: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes with the content that they leave in parts and in tables of names.
+    """Return the changed fields of a value, each with all of its content after the change.
 
-    A change that is a table goes into what the field holds: into a part, or a table of names.
-    Anything else replaces it.
+    ``changes`` have an entry for each field to change. An entry that is a table goes into what the
+    field holds, a part or a table of names: what it does not name there stays. Anything else
+    replaces the field.
     """
     declarations = find_declarations(type(held))  # type: ignore[arg-type] # classes do hash
     parts = _find_parts(type(held))  # type: ignore[arg-type]
@@ -294,7 +302,10 @@ def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
-    """Return the faults of a value as one error, a line each, without repeats."""
+    """Return the faults that pydantic found in a value as one error, a line each, without repeats.
+
+    ``cls`` is the class of the value; ``where`` names it in messages, by default by its class.
+    """
     positional = [field.name for field in _fields(cls) if not field.kw_only]
     head = where or name_place(cls)
     faults: list[Any] = error.errors(include_url=False)
@@ -345,7 +356,12 @@ INNER = re.compile(r"^\w+((?:\.\w+)*): ")
 
 
 def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str, str]:
-    """Return the rule of a fault, and what was found; empty where that says nothing."""
+    """Return the rule that a fault of pydantic breaks, and what was found there, as texts.
+
+    ``place`` has the names of fields and the numbers of entries from the outside in; ``cls`` is the
+    class of the whole value. What was found is "" where that says nothing.
+    """
+    # The class of the part in which the fault is.
     owner = cls
     for part in place[:-1]:
         owner = _find_parts(owner).get(str(part), owner)  # type: ignore[arg-type] # classes do hash

@@ -65,11 +65,13 @@ def run_account(
 
 
 def choose_loop(setup: Setup, *, is_compiled: Compile) -> Literal["compiled", "plain", "sooner"]:
-    """Return which loop an account runs through; ``"sooner"`` is plain where nothing is compiled.
+    """Return which loop an account runs through: the compiled one, or the one in plain Python.
 
-    Says on stderr that the engine is compiled first, where it is.
+    ``"plain"`` is what was asked for, or what a margin requirement of the user's needs.
+    ``"sooner"`` is plain Python too, for a short run that would wait for the compiler longer than
+    it takes. If the engine must be compiled first, a line on stderr says so.
     """
-    read_mode()  # a wrong word is refused where nothing compiles, too
+    read_mode()  # refuses a wrong word of the environment, also where nothing is compiled
     if not is_compiled or isinstance(setup.account.requirement, OwnMargin):
         return "plain"
     if is_loop_compiled(has_options=bool(setup.markets.options)):
@@ -109,7 +111,11 @@ def is_plain_sooner(n: int) -> bool:
 
 
 def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, Tally]:
-    """Return the inputs, state, policy table and tally with which a run starts or resumes."""
+    """Return inputs, state, policies and tally with which a run starts, or resumes another one.
+
+    A resumed run goes on from the state of the account and the memory of its policies; what it
+    counts begins anew.
+    """
     deciders = gather_deciders(setup, setup.observed)
     if setup.resume is None:
         state = start_account_state(setup)
@@ -130,17 +136,21 @@ def copy_option_targets(inputs: AccountInputs) -> AccountInputs:
 
 
 def resume_options(setup: Setup) -> Any:
-    """Return the options that the resumed run held, by the numbers that contracts have now."""
+    """Return the options that the resumed run held at its last close.
+
+    Contracts are numbered by the markets of a run, so they may have other numbers now: they are
+    found by name. Raises ParameterError if one that is held is not listed now.
+    """
     inputs = setup.inputs
     resume: Any = setup.resume
     options = start_options(inputs.terms.options, inputs.feed.options)
     before: Any = resume.options
-    if before is None:
+    if before is None:  # a run without options
         return options
 
     listed: list[str] = [*setup.markets.options]
-    for j, name in enumerate(before.terms.names):
-        quantity = float(before.record.quantity[-1, j])
+    for number_before, name in enumerate(before.terms.names):
+        quantity = float(before.record.quantity[-1, number_before])
         if quantity == 0.0:
             continue
         if name not in listed:
@@ -148,10 +158,10 @@ def resume_options(setup: Setup) -> Any:
                 "the markets of a resumed run must list the options that are held, got "
                 f"none named {name!r}"
             )
-        k = listed.index(name)
-        options.positions.quantities[k] = quantity
-        options.priced[k] = before.record.value[-1, j]
-        options.paid[k] = before.entries[-1, j]
+        number = listed.index(name)
+        options.positions.quantities[number] = quantity
+        options.priced[number] = before.record.value[-1, number_before]
+        options.paid[number] = before.entries[-1, number_before]
     return options
 
 
@@ -187,9 +197,12 @@ def simulate(
 
 
 class AccountRun:
-    """An account of a setup on its way through the bars; ``drive`` takes it from bar to bar.
+    """An account of a setup on its way through the bars.
 
-    From the bar of each switch on, other policies decide: the part after it has a drive of its own.
+    From the bar of each switch on, other policies decide. The bars in which the same policies
+    decide are a *part* of the run. ``drive`` takes the account through the bars of one part;
+    ``part`` is its number, and ``parts``, ``stops``, ``traders`` and ``deciders`` have an item for
+    each part.
     """
 
     def __init__(
@@ -205,31 +218,34 @@ class AccountRun:
         ``is_compiled`` asks for the compiled loop, ``has_overflowed`` for formulas of users in
         plain Python, as their whole numbers went beyond 64 bits in a run before.
         """
+        # The account at its start, and what it counts.
         self.setup = setup
-        shared, self.state, deciders, tally = begin(setup)
+        shared_inputs, self.state, first_deciders, tally = begin(setup)
         traded = None if setup.resume is None else setup.resume.traded
         self.counts = driver.Counts(tally, traded, driver.new_cuts(len(self.state.positions)))
 
-        # A part is the bars in which the same policies decide: from one switch to the next.
+        # The parts, from one switch to the next. Events of parts that are over are in ``entries``.
+        n_bars = len(shared_inputs.feed.time)
         self.parts = [Switch(setup.first, setup.observed), *switches]
+        self.stops = [*(switch.bar for switch in switches), n_bars]
         self.part = 0
         self.entries: list[Entries] = []
 
-        # Policies that trade options write their orders into a feed of their own.
+        # Inputs are shared by runs, but bars write into the terms, and policies that trade options
+        # write their orders into the feed: both are copied. All traders know the same legs.
         self.legs = Legs({}, {}, set())
         self.traders = [make_trader(setup, part.observed, self.legs) for part in self.parts]
-        self.inputs = driver.copy_terms(shared)
+        self.inputs = driver.copy_terms(shared_inputs)
         if any(self.traders):
             self.inputs = copy_option_targets(self.inputs)
 
-        n_bars = len(self.inputs.feed.time)
-        self.stops = [*(switch.bar for switch in switches), n_bars]
-
-        # One loop is bound for all parts; the memory is that of the policies that decide now.
-        self.deciders = self.gather_parts(deciders)
-        self.memory = deciders
+        # One loop is bound for the policies of all parts. ``memory`` is that of the policies that
+        # decide now: those of the first part.
+        self.deciders = self.gather_parts(first_deciders)
+        self.memory = first_deciders
         self.loop = self.bind_loop(is_compiled=is_compiled, has_overflowed=has_overflowed)
 
+        # The tape has room for the events of a chunk of bars; the drive needs all of the above.
         self.chunk = driver.PLAIN_CHUNK if self.loop.plain_because else driver.CHUNK
         self.tape = self.make_tape(n_bars)
         self.drive = self.begin_part()
@@ -248,37 +264,56 @@ class AccountRun:
     def make_tape(self, n_bars: int) -> RunTape:
         """Return a tape for the record of all bars, and for the usual events of a chunk of them.
 
-        If a chunk has more events, its log is made larger, and the chunk is taken once more.
+        Usual are four events in a bar of an instrument, and four of an option. If a chunk has more,
+        its log is made larger, and the chunk is taken once more.
         """
-        n = len(self.state.positions)
+        n_instruments = len(self.state.positions)
         n_options = len(self.state.options.targets)
-        n_usual = 4 * n * min(self.chunk, n_bars) + 4 * n_options
+        n_usual = 4 * n_instruments * min(self.chunk, n_bars) + 4 * n_options
         first = self.setup.first
-        return driver.new_tape(n, n_bars - first, first, n_usual + driver.LOGGED, n_options)
+        return driver.new_tape(
+            n_instruments,
+            n_bars - first,
+            first,
+            capacity=n_usual + driver.LOGGED,
+            n_options=n_options,
+        )
 
-    def gather_parts(self, deciders: Deciders) -> list[Deciders]:
-        """Return the policies of each part; ``deciders`` are those of the first."""
+    def gather_parts(self, first_deciders: Deciders) -> list[Deciders]:
+        """Return the policies of each part as the loop reads them.
+
+        ``first_deciders`` are those of the first part, which are gathered already. A trader of
+        options decides in place of the policies of its part.
+        """
         gathered = []
         for k, (part, trader) in enumerate(zip(self.parts, self.traders, strict=True)):
-            of_part = deciders if k == 0 else gather_deciders(self.setup, part.observed)
+            deciders = first_deciders
+            if k > 0:
+                deciders = gather_deciders(self.setup, part.observed)
             if trader is not None:
-                of_part = trader.bind(of_part)
-            gathered.append(of_part)
+                deciders = trader.bind(deciders)
+            gathered.append(deciders)
         return gathered
 
     def begin_part(self) -> driver.Drive:
-        """Return what drives the account through the bars of its part.
+        """Return what drives the account through the bars of part ``self.part``.
 
-        Its policies begin with a memory of their own, but the overlay goes on with its own, and so
-        does the highest unit value at a decision.
+        Its policies begin with a memory of their own. The overlay, which switches do not change,
+        goes on with the memory that it has, and so does the highest unit value at a decision. Both
+        are copied from the part before, whose memory ``self.memory`` is until then.
         """
         deciders = self.deciders[self.part]
         before = self.memory
-        n = len(self.state.positions)
+
+        # Where policies decide on longer bars, that highest value is the last number of the memory.
         if len(deciders.rows) > 1:
             deciders.memory[-1] = before.memory[-1]
-        if deciders.asks[n]:  # the overlay goes on
-            deciders.memory[deciders.memory_at[n] :] = before.memory[before.memory_at[n] :]
+        # The overlay is the policy after those of the instruments; the memory ends with its own.
+        overlay = len(self.state.positions)
+        if deciders.asks[overlay]:
+            first_number = deciders.memory_at[overlay]
+            first_before = before.memory_at[overlay]
+            deciders.memory[first_number:] = before.memory[first_before:]
 
         self.memory = deciders
         return driver.Drive(
@@ -294,9 +329,11 @@ class AccountRun:
     def advance(self, stop: int, progress: core.Progress | None = None) -> None:
         """Take the account through its bars up to bar ``stop``, part by part."""
         while self.drive.t < stop:
-            end = self.stops[self.part]
-            self.drive.advance(min(stop, end), progress)
-            if self.drive.t == end and self.part + 1 < len(self.parts):
+            end_of_part = self.stops[self.part]
+            self.drive.advance(min(stop, end_of_part), progress)
+
+            # The next part goes on with what was counted; the events of this one are kept.
+            if self.drive.t == end_of_part and self.part + 1 < len(self.parts):
                 self.counts = self.drive.counts
                 self.entries.append(self.drive.take_entries())
                 self.part += 1
@@ -347,11 +384,14 @@ class LaterBars:
         self.setup = setup
         self.state = state
 
+        # Of a new account come the policies and a tally of 0, but not its state.
         _, _, self.deciders, tally = begin(setup)
         self.deciders.memory[:] = memory
         self.counts = driver.Counts(tally, traded)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
-        self.tape = driver.new_tape(len(setup.markets), 0, setup.first, 0)
+
+        # A tape that is off records no bars and no events, so it needs no room.
+        self.tape = driver.new_tape(len(setup.markets), n_bars=0, first=setup.first, capacity=0)
         self.tape.is_on[0] = 0
         self.drive: driver.Drive | None = None
 

@@ -123,8 +123,9 @@ def count_close(
 ) -> None:
     """Add the close of bar t to the tally: drawdown, margin, exposure and equity.
 
-    ``unit`` is the unit value of the account, ``cap`` its largest gross leverage. Leverage is per
-    unit of the equity at this close, whose inverse the tally keeps.
+    ``unit`` is the unit value of the account, ``equity`` its money, ``cap`` the largest gross
+    leverage that it allows. Leverage is per unit of the equity at this close. Its inverse is
+    written into ``tally.inverse``, where the next bar reads it as that of the last close.
     """
     tally.inverse = results.invert(equity)
     results.mark_drawdown(tally, unit, t)
@@ -221,9 +222,9 @@ def multiply_decay(tally: Tally, drift: float, growth: float) -> None:
 def count_quietly(counting: Counting, quiet: QuietBar, close: CloseFacts, t: int) -> None:
     """Add quiet bar t of an account of one position to the tally, as :func:`count_bar` does.
 
-    It is that function without what a quiet bar never has, events and other money than the profit
-    of prices, on values from registers. Sums are made in the same order, so that both are equal to
-    the last bit: a change of one is a change of both.
+    It is that function without what a quiet bar never has: events, and other money than the profit
+    of prices. It takes values, not arrays, which compiled code keeps in registers. Sums are made in
+    the same order, so that both are equal to the last bit: a change of one is a change of both.
     """
     clock = counting.clock
     tally = counting.tally
@@ -256,9 +257,10 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     """Return exposure and margin of the account at the close of a bar: money.
 
-    Writes into the walk of each position the contract value at which it fails, other prices fixed:
-    that of the pool or, of an isolated position, its own. NaN if there is none. With ``has_prices``
-    it is found for all that is held, else only where a bound lets it be near the close.
+    The account must be marked at the close. Writes into ``bar.scratch.walk`` of each position the
+    contract value at which it fails, other prices fixed: that of the pool or, of an isolated
+    position, its own. NaN if there is none. As that costs a search, it is found for all that is
+    held only with ``has_prices``, else only where a bound lets it be near the close.
     """
     terms = bar.terms
     state = bar.state
@@ -272,7 +274,8 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
         backing = a.compute_pool(terms, state)
     excess = backing - needed
 
-    # The worst of the pool and the isolated positions needs the largest share of its backing.
+    # The worst of the pool and the isolated positions needs the largest share of its backing: a
+    # pair, of which :func:`raise_ratio` returns the one with the larger ratio.
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
     initial = a.compute_needed(terms, state, is_initial=True)
     gross = 0.0
@@ -314,11 +317,13 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 def write_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
     """Write the contract value at which an instrument fails; return whether it is near the close.
 
-    NaN, and far, if none does. It costs a search, so it is sought only where a bound lets it be
-    near, or with ``has_prices``. ``excess`` is what the pool has over its requirement: money.
+    It is written into ``bar.scratch.walk[i].failure``: NaN, and not near, if there is none. It
+    costs a search, so it is sought only where a bound lets it be near, or with ``has_prices``.
+    ``excess`` is what the pool has over its requirement: money.
     """
     walk = bar.scratch.walk[i]
     walk.failure = math.nan
+    # A price that moves no margin pool makes none fail.
     if not moves_a_pool(bar.terms, bar.state, i):
         return False
     if not has_prices and is_surely_far(bar, i, excess):
@@ -326,10 +331,11 @@ def write_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) ->
 
     value = find_failure_value(bar, i, excess)
     walk.failure = value
-    # Values of inverse contracts are negative, and the larger the price, the nearer to 0.
+    # Values of inverse contracts are negative, and the larger the price, the nearer to 0: so the
+    # ratio of their prices is the inverse of that of their values.
     mark = bar.quotes.instruments[i].mark_close
     price_ratio = value / mark if mark > 0.0 else mark / value
-    return LEAST_RATIO <= price_ratio <= MOST_RATIO  # never of NaN
+    return LEAST_RATIO <= price_ratio <= MOST_RATIO  # False if there is none: NaN
 
 
 @inlined
@@ -372,13 +378,14 @@ def look_at_one_close(
 ) -> CloseFacts:
     """Return exposure and margin of an account of one position at a close, as a shortcut.
 
-    The answer is that of :func:`look_at_close`, which is asked itself where prices near the close
-    may make the position fail. ``notional`` is that of the position at its mark, and the rows of
+    The answer is that of :func:`look_at_close`, which is called itself where prices near the close
+    may make the position fail. ``notional`` is that of the position at its mark: money. The rows of
     the margin table in which it lies are ``bracket`` (maintenance) and ``initial``. Writes NaN as
-    the contract value at which the position fails, which stands for far.
+    the contract value at which the position fails (``walk[0].failure``), which stands for far.
     """
     position = one.position
     bar.scratch.walk[0].failure = math.nan
+    # Nothing is held. An isolated position may still have margin posted.
     if position.quantity == 0.0:
         posted = position.margin if one.is_isolated else 0.0
         return report_no_margin(gross=0.0, initial=posted)
@@ -467,10 +474,12 @@ def is_surely_far(bar: a.AccountBar, i: int, excess: float) -> bool:
 
 @inlined
 def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, excess: float) -> bool:
-    """Return whether a bound shows that no price near by liquidates instrument i.
+    """Return whether a bound shows that no price near the close liquidates instrument i.
 
-    A move of the price by a share x of itself lowers backing by at most x times the notional, and
-    raises the requirement, whose rates are under 1, by at most level * x * notional.
+    A move of the price by a share x of itself lowers the backing by at most x times the notional.
+    It raises the requirement, whose rates are under 1, by at most level * x * notional. Near is a
+    share up to FARTHEST - 1. ``notional`` is that of the position, ``excess`` what the pool has
+    over its requirement: money; an isolated position has an excess of its own.
     """
     level = terms.rules.level
     if a.is_isolated(terms, i):
@@ -502,9 +511,10 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
 
 
 def search_failure(bar: a.AccountBar, i: int) -> float:
-    """Return the contract value of an instrument at which the cross pool fails, by search.
+    """Return the contract value of instrument i at which the cross pool fails, by search.
 
-    Writes the values and prices of the account as the start of the search into the walk.
+    The search walks the price of one instrument away from the marks of all. So it begins with the
+    contract values and prices at the close, which are written into the scratch of the bar.
     """
     state = bar.state
     held = state.held
@@ -514,8 +524,9 @@ def search_failure(bar: a.AccountBar, i: int) -> float:
         bar.scratch.assets[c].price = held.prices[c]
 
     price_ratio = margin.find_failure_ratio(a.find_segment(bar), i)
+    # ``price_ratio`` is the failing price over the mark. The value of an inverse contract is in
+    # proportion to the inverse of its price.
     value = state.positions[i].value
-    # The contract value of an inverse contract is as the inverse of its price.
     if bar.terms.rules.brackets.are_inverse[i]:
         return float(value / price_ratio)
     return float(value * price_ratio)
@@ -532,6 +543,7 @@ def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float
     needed = a.compute_pool(terms, bar.state) - excess
     sure_excess = excess - TOLERANCE * abs(needed)
 
+    # The third argument says whether prices rise; rules of options are called without keywords.
     value_down = a.find_value_with_options(bar, i, False, sure_excess)
     value_up = a.find_value_with_options(bar, i, True, sure_excess)
     if math.isnan(value_up):

@@ -56,7 +56,10 @@ class Conditions:
     end: core.TimeLike | None = None
 
     def __post_init__(self) -> None:
-        """Read and check the fields; ParameterError or VenueError names the one at fault."""
+        """Read and check the fields; ParameterError or VenueError names the one at fault.
+
+        Fields are written into ``vars(self)``, as a frozen dataclass refuses to be assigned to.
+        """
         if not isinstance(self.account, Account):
             raise core.ParameterError(
                 f"account must be an Account, got {core.repr_plain(self.account)}"
@@ -209,7 +212,10 @@ def cut(conditions: Conditions, rows: _T) -> _T:
 
 
 def fits_apart(conditions: Conditions) -> bool:
-    """Return whether each of several instruments fits an account of its own."""
+    """Return whether each of several instruments fits an account of its own.
+
+    Then conditions that do not fit one account of all may still test the instruments apart.
+    """
     markets = as_markets(conditions.market)
     if len(markets) < 2:
         return False
@@ -218,7 +224,8 @@ def fits_apart(conditions: Conditions) -> bool:
         for name, market in markets.items():
             account = conditions.account.for_instrument(name)
             check_panel(as_markets(market), account, core.pick_value(conditions.venue, name))
-    except (core.ParameterError, KeyError):  # a table has none of an instrument
+    # KeyError: a table by instrument lacks one of them.
+    except (core.ParameterError, KeyError):
         return False
     return True
 
@@ -288,7 +295,12 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
 def drop_groups(
     account: Account, rule: ScenarioMargin, names: list[str], gone: set[str]
 ) -> dict[str, Any]:
-    """Return the requirement without instruments, and collateral that cancels no lost group."""
+    """Return the fields ``requirement`` and ``collateral`` of an account without some instruments.
+
+    ``names`` are those of all instruments, ``gone`` those that were cut from the markets. A group
+    of scenarios that has lost its last instrument is gone too: collateral that canceled its risk
+    cancels none then.
+    """
     smaller = rule.without(gone)
     groups_before = {*rule.list_groups(names)}
     groups_left = {*smaller.list_groups([name for name in names if name not in gone])}

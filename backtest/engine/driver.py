@@ -195,7 +195,15 @@ def bind_loop(
     has_orders: bool = False,
     has_overflowed: bool = False,
 ) -> BoundLoop:
-    """Return the loop for the policies of each part of a run; warns of those not compiled."""
+    """Return the loop for the policies of each part of a run; warns of those not compiled.
+
+    ``asked`` has for each part its policies as the loop reads them in plain Python, and the
+    formulas to be compiled. The loop itself stays in plain Python, with all policies, if
+    ``has_own`` says that the margin requirement is a Python object, or without ``is_compiled``.
+    Else single policies may: the compiled loop calls them back if they trade options
+    (``has_orders`` allows it), if the compiler refuses them, or if their whole numbers went beyond
+    64 bits before (``has_overflowed``).
+    """
     plain_because = ""
     if has_own:
         plain_because = "the requirement is a Python object"
@@ -205,6 +213,7 @@ def bind_loop(
         deciders = [of_part for of_part, _ in asked]
         return BoundLoop(find_simulate(is_compiled=False), None, deciders, plain_because)
 
+    # Policies that stay in plain Python, by the name of their class, and why the compiler refused.
     callbacks = Callbacks()
     reasons: dict[str, str] = {}
 
@@ -370,9 +379,10 @@ class Drive:
         first: int,
         chunk: int = CHUNK,
     ) -> None:
-        """Begin to drive an account from bar ``first``, ``chunk`` bars at a time.
+        """Begin to drive an account from bar ``first``, at most ``chunk`` bars in one call.
 
-        What a chunk may have to put back, if its bars are taken once more, is listed in ``arrays``.
+        ``part`` is the loop with the policies that decide. What a chunk may have to put back, if
+        its bars are taken once more, is listed in ``arrays``.
         """
         self.inputs = inputs
         self.state = state
@@ -383,17 +393,20 @@ class Drive:
         self.t = first
         self.chunk = chunk
 
-        n = len(state.positions)
-        assets = len(state.priced)
+        # Room for one bar, which the loop writes over. Simulated paths may need the least and the
+        # most equity inside a bar: then the scratch has room for these extremes.
+        n_instruments = len(state.positions)
+        n_assets = len(state.priced)
         lives = tape.lanes.lives
-        has_extremes = lives.shape[1] > 0 and has_way(lives)  # which the loop writes down
-        self.scratch = new_scratch(n, assets, counts.cuts, has_extremes=has_extremes)
-        self.ledger = new_ledger(n)
-        self.quotes = new_quotes(n, assets)
+        has_extremes = lives.shape[1] > 0 and has_way(lives)
+        self.scratch = new_scratch(n_instruments, n_assets, counts.cuts, has_extremes=has_extremes)
+        self.ledger = new_ledger(n_instruments)
+        self.quotes = new_quotes(n_instruments, n_assets)
         self.terms = TermsInTime(inputs, first, part.pack)
         self.entries: list[Entries] = []
 
-        # What is put back before bars are taken once more.
+        # What bars read and write, so that it must be put back before they are taken once more: the
+        # account, the memory of its policies, the tally, hedges ordered, and what limits cut.
         arrays = [*list_arrays(state), part.deciders.memory, counts.tally.numbers]
         arrays += [self.scratch.plans.column("target_contracts"), self.scratch.cuts]
         self.arrays = [array for array in arrays if array.size > 0]
@@ -409,9 +422,9 @@ class Drive:
     def advance_chunk(self, stop: int) -> None:
         """Take the account through bars up to ``stop``, or to where its terms change.
 
-        If the loop stops before, all that it wrote is put back: with a full log the account stays
-        at its bar, and has a larger log; with a fault it is taken to the bar before once more, and
-        the error of that bar is raised.
+        If the loop stops before, all that it wrote is put back. With a full log the account stays
+        at its bar and has a larger log: the caller calls again. With a fault it is taken once more
+        up to the bar of the fault, as its error needs the account there, and the error is raised.
         """
         t = self.t
         tally = self.counts.tally
@@ -419,19 +432,21 @@ class Drive:
         traded_before = tally.money.traded
         saved = self.save()
 
-        reached, why = self.call(self.part.bound, t, stop)
-        if why != DONE:
+        reached, reason = self.call(self.part.bound, t, stop)
+        if reason != DONE:
             equity_at_fault = float(self.state.wallet.equity)
             ledger_at_fault = self.ledger.copy()
             self.put_back(saved)
 
             # The next call takes the same bars, with a log that is twice as large.
-            if why == FULL:
+            if reason == FULL:
                 n_entries = len(self.tape.log.entries)
                 self.tape = self.tape._replace(log=new_event_log(2 * n_entries))
                 return
+
+            # Up to the bar of the fault, and not through it: the equity is that before the bar.
             self.call(self.part.bound, t, reached)
-            if why == NEGATIVE:
+            if reason == NEGATIVE:
                 raise self.find_decision_error(reached)
             change = equity_at_fault - float(self.state.wallet.equity)
             raise report_imbalance(change, ledger_at_fault, self.inputs, reached)
@@ -485,19 +500,19 @@ class Drive:
     def find_decision_error(self, t: int) -> core.PolicyError:
         """Return the error of a decision that is not allowed at close t.
 
-        The account stands at the bar before it. Bar t is run once more in plain Python, where the
-        policy raises its own error; if it does not, a whole number of the compiled formula went
-        beyond 64 bits.
+        The account must stand before bar t. If the loop is compiled, the bar is run once more in
+        plain Python: there the policy may raise its own error. If the bar passes there, a whole
+        number of the compiled formula went beyond 64 bits.
         """
         error = report_bad_decision(self.inputs, t)
         is_compiled = self.part.pack is not None
-        if self.part.deciders.methods == 0 or not is_compiled:
+        has_plain_policies = self.part.deciders.methods != 0
+        if not has_plain_policies or not is_compiled:
             return error
 
-        # In plain Python the policy itself may raise, or whole numbers may be larger.
         inputs = self.inputs
         with np.errstate(all="ignore"):
-            _, why = find_simulate(is_compiled=False)(
+            _, reason = find_simulate(is_compiled=False)(
                 self.terms.terms,
                 inputs.feed,
                 inputs.clock,
@@ -512,7 +527,7 @@ class Drive:
                 t,
                 t + 1,
             )
-        if why == DONE:
+        if reason == DONE:
             return OverflowedFormula(str(error))
         return error
 
@@ -534,8 +549,9 @@ def measure_account(
 ) -> core.FloatArray:
     """Take an account through all bars by the compiled loop; return its unit value at each close.
 
-    No record of bars is written, only ``state`` and ``tally``. Without ``has_units`` the answer is
-    empty.
+    The values have shape (n_bars - first,); without ``has_units`` there are none. No record of bars
+    is written: ``state`` and ``tally`` are what the account becomes and counts. ``deciders`` must
+    be bound to compiled formulas.
 
     ``simulate`` is a :class:`CompiledCalls` of the caller's thread, which packs the inputs that it
     had before only once.
@@ -545,8 +561,9 @@ def measure_account(
     if has_units:
         units = np.zeros(n_bars - first)
 
-    # A tape that is off writes nothing but the units.
-    tape = new_tape(len(state.positions), 0, first, 0)._replace(units=units)
+    # A tape that is off writes nothing but the units, so it needs no room for bars and events.
+    tape = new_tape(len(state.positions), n_bars=0, first=first, capacity=0)
+    tape = tape._replace(units=units)
     tape.is_on[0] = 0
 
     if simulate is None:
@@ -605,24 +622,25 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     """Return margin, backing and failing prices at the closes of some rows of a run.
 
     They are computed from the record, where they are asked for, by the plain or the compiled rules
-    of the run. Row 0 is the first bar of the account.
+    of the run. Row 0 is the first bar of the account; the answer has a row for each of ``rows``.
     """
     inputs = setup.inputs
     first = setup.first
-    n = len(setup.markets.names)
+    n_instruments = len(setup.markets.names)
     begin, stop, _ = rows.indices(run.record.n_bars)
     caller = None
     if setup.is_compiled:
         has_parts = len(inputs.terms.options.instruments) > 0
         caller = Caller(find_entry("fill_closes", has_parts=has_parts))
 
+    # ``state`` is room: each call writes into it what was held at a close.
     state = feeds.start_account_state(setup)
-    held = read_held(run, n, first)
-    closes = new_closes(stop - begin, n)
+    held = read_held(run, n_instruments, first)
+    closes = new_closes(stop - begin, n_instruments)
 
-    # The margin tables change at some rows: a call for the rows of each.
-    changed = [bar - first for bar, _, _ in inputs.changes]
-    edges = {begin, stop, *(row for row in changed if begin < row < stop)}
+    # Margin tables change at some bars. The rows in between have the same ones: a call for each.
+    changed_rows = [bar - first for bar, _instrument, _table in inputs.changes]
+    edges = {begin, stop, *(row for row in changed_rows if begin < row < stop)}
     for row, end in pairwise(sorted(edges)):
         terms = read_tables(inputs, first + row + 1)
         if caller is not None:

@@ -66,7 +66,7 @@ def make_recipe(
     if margin_rule is not None:
         code = join_texts(code, describe_function(margin_rule, {}))
 
-    # The text: what a formula gets as bar and settings, and then ``decide``.
+    # The text: what a formula gets as bar and settings, and then ``decide``. A class needs a field.
     lines = ["class Bar(NamedTuple):"]
     lines += [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
     lines += ["", "class Params(NamedTuple):"]
@@ -74,8 +74,9 @@ def make_recipe(
     lines += ["", *write(memory, code)]
     text = "\n".join(lines) + "\n"
 
-    # Marks: the class, the checks that formulas of users are compiled with, and whether the class
-    # is one that no other process can import.
+    # Marks: what decides the machine code, or who may use it, and is not in the texts. They are the
+    # class, the checks that formulas of users are compiled with, and whether the class is one that
+    # no other process can import.
     marks = [type(policy).__qualname__]
     if any(map(is_written_by_user, list_rules(policy, columns))):
         marks.append(_compile.read_checks())
@@ -227,7 +228,11 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
 
 
 def write_settings(texts: Sequence[str], policy: Policy) -> list[str]:
-    """Return what stands for each setting of a policy, given that of each number."""
+    """Return source code for each setting of a policy, from that of each of its numbers.
+
+    ``texts`` are the codes of the numbers in their order; a setting that is a tuple takes as many
+    as it has elements, and becomes the code of a tuple.
+    """
     left = iter(texts)
     settings = []
     for value in policy.settings().values():

@@ -65,7 +65,11 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
 
 
 def put_back(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
-    """Write what the account held at the close of bar t, and its marks, into state and quotes."""
+    """Write what the account held at the close of bar t, and its marks, into state and quotes.
+
+    What it held is in row ``row`` of ``held``. The values of options are computed last, from the
+    prices written before.
+    """
     feed = bar.feed
     state = bar.state
     state.wallet.cash = held.cash[row]
@@ -126,25 +130,29 @@ def write_shares(bar: a.AccountBar, closes: Closes, row: int) -> float:
 
 
 def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
-    """Write the initial margin of each position; ``needed`` is the requirement R of the pool.
+    """Write the initial margin of each position into ``posted``, of shape (n,): money.
 
-    Where positions need margin together, each has its share of R in that of the pool.
+    ``needed`` is the requirement R of the pool, of which the scratch has the share of each position
+    (:func:`write_shares` must come before). Where positions need margin together, the initial
+    margin of the pool is divided in proportion to these shares.
     """
     terms = bar.terms
     state = bar.state
     rules = terms.rules
     is_joint = rules.own > 0 or rules.has_scenarios or holds_options(state)
-    pool = 0.0
+    initial_of_pool = 0.0
     if is_joint:
-        pool = a.compute_needed(terms, state, is_initial=True)
+        initial_of_pool = a.compute_needed(terms, state, is_initial=True)
 
     for i in range(len(state.positions)):
         position = state.positions[i]
         if a.is_isolated(terms, i):
             posted[i] = position.margin
         elif is_joint:
-            posted[i] = pool * bar.scratch.shares[i] / needed if needed > 0.0 else 0.0
+            share = bar.scratch.shares[i]
+            posted[i] = initial_of_pool * share / needed if needed > 0.0 else 0.0
         else:
+            # The margin of its own bracket; of a long spot leg, less what of it backs nothing.
             notional = abs(position.quantity * position.value)
             multiplier = rules.brackets.initial_multipliers[i]
             table = margin.pick_rules(rules.brackets, i)

@@ -142,7 +142,11 @@ def value_state(
     years: core.FloatArray,
     marks: core.FloatArray,
 ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
-    """Return volatilities, years and money values of options by bar; quoted marks come first."""
+    """Return volatilities, years, and values in money of one contract of each option, by bar.
+
+    All arrays have shape (n_bars, K). The value is the quoted mark if there is one, else that of
+    the model; NaN where the option has expired (years below 0).
+    """
     # An option lives at the closes with years left; the model values it there.
     bars, options = np.nonzero(years >= 0.0)
     forwards = forward[bars, options]
@@ -174,7 +178,11 @@ def find_opened(
     owners: core.IntArray,
     expires: core.BoolArray,
 ) -> core.FloatArray:
-    """Return the contracts held after the fills at each open, (n_bars, K)."""
+    """Return the contracts held after the fills at each open, signed, of shape (n_bars, K).
+
+    ``quantity`` (n_bars, K) is what was held at each close, ``owners`` (K,), rising, the numbers of
+    the contracts in the log. At the open at which one ``expires`` (n_bars, K), it is gone.
+    """
     # What was held at the close before, less what expires at the open.
     none_held = np.zeros((1, quantity.shape[1]))
     held_before = np.concatenate([none_held, quantity[:-1]])

@@ -489,7 +489,10 @@ def find_daily_fees(setup: Any) -> DailyFees | None:
 def read_margin_tables(
     setup: Any, accounts: Mapping[str, a.Account]
 ) -> list[list[tuple[int, MarginRules]]]:
-    """Return the margin tables of each instrument in a run, with the bar from which each holds."""
+    """Return the margin tables of each instrument in a run: pairs of bar and table.
+
+    A table holds from its bar on. The first one of each holds at the first bar of the run.
+    """
     first = setup.first
     times = setup.markets.time[first:]
     tables = []
@@ -638,9 +641,11 @@ def pack_requirement(setup: Any, rules: Sequence[a.InstrumentRules], width: int)
 
 
 def order_liquidations(setup: Any) -> tuple[int, IntArray]:
-    """Return by what a pool chooses what it liquidates first, and each instrument's rank by name.
+    """Return the order in which a pool is liquidated, and the rank of each instrument, (n,).
 
-    The ranks matter where the order is a list of names; those that it leaves out come last.
+    The order is one of ORDERS, or BY_NAME, for which the ranks count: then the venue gives a list
+    of names, and instruments that it leaves out come last. Without an order, the one that relieves
+    most comes first under scenarios, else the one with the largest loss.
     """
     names = setup.markets.names
     order = setup.venues[names[0]].liquidation.order
@@ -804,7 +809,11 @@ def read_feed(setup: Any, accounts: Mapping[str, a.Account], signal: FloatArray)
 
 
 def read_flows(setup: Any) -> tuple[IntArray, FloatArray]:
-    """Return the bar and the amount of each deposit or withdrawal inside the run."""
+    """Return the bar and the amount of each deposit or withdrawal inside the run.
+
+    An amount is money, below 0 for a withdrawal. Raises ParameterError if one comes before the
+    account begins.
+    """
     account = setup.account
     markets = setup.markets
     if account.flows is None:
@@ -816,10 +825,11 @@ def read_flows(setup: Any) -> tuple[IntArray, FloatArray]:
             f"flows must not lie before the first bar, {core.format_time(setup.started)} UTC, "
             f"got {core.format_time(int(stamps[0]))} UTC; add it to capital"
         )
-    bar = np.searchsorted(markets.time, stamps, side="left")
-    is_inside = (bar < markets.n_bars) & (bar >= setup.first)
+    # A flow between two opens is booked at the next one; those outside of the run are left out.
+    bars = np.searchsorted(markets.time, stamps, side="left")
+    is_inside = (bars < markets.n_bars) & (bars >= setup.first)
     amounts = np.asarray(account.flows, dtype=np.float64)
-    return bar[is_inside].astype(np.int64), amounts[is_inside]
+    return bars[is_inside].astype(np.int64), amounts[is_inside]
 
 
 def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
@@ -843,9 +853,11 @@ def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
     """
     changing = [read_changing(market, venues[name]) for name, market in markets.items()]
     n_bars = markets.n_bars if any(changing) else 1
-    costs = np.full((n_bars, r.MAKER_ROW + 1, len(changing)), np.nan)
-    for i, (rows, (first, stop)) in enumerate(zip(changing, markets.spans, strict=True)):
-        for row, values in rows.items():
+    n_rows = r.MAKER_ROW + 1
+    costs = np.full((n_bars, n_rows, len(changing)), np.nan)
+    for i, costs_of_instrument in enumerate(changing):
+        first, stop = markets.spans[i]
+        for row, values in costs_of_instrument.items():
             costs[first:stop, row, i] = values
     return costs
 

@@ -122,9 +122,10 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 ) -> tuple[int, int]:
     """Take the account through the bars from start to stop, or through each lane of the tape.
 
-    Returns the bar reached, and why it stopped there. If ``stop`` is :data:`ADDRESS`, return the
-    address of :func:`simulate_account` instead. What is shared is passed by its address from here
-    on, so that calls do not copy it.
+    A lane is one life of the account: it begins anew at the bars of its place in ``tape.lanes``.
+    Returns the bar reached, and why it stopped there: DONE, or a reason of
+    :func:`simulate_account`. If ``stop`` is :data:`ADDRESS`, return the address of that function
+    instead. Records are passed by their address from here on, so that calls do not copy them.
     """
     terms = a.share(terms)
     feed = a.share(feed)
@@ -164,7 +165,7 @@ def begin_lane(
     place = lanes.places[k]
 
     # The array ``numbers`` is the memory of the account and of its policies, whose fields are views
-    # of it. So writing its first numbers, which are the same for all lanes, begins both anew.
+    # of it. So to write over it the numbers of the start, ``begun``, begins both anew.
     for j in range(len(lanes.begun)):
         lanes.numbers[j] = lanes.begun[j]
 
@@ -172,7 +173,8 @@ def begin_lane(
     state.cursor[r.FUNDING_NEXT] = place[SETTLED]
     state.cursor[r.FLOW_NEXT] = place[FLOWED]
 
-    # From which bars on policies are asked, and in which bars instruments are listed.
+    # When the account begins, from which bars on its policies are asked, and in which bars
+    # instruments are listed.
     deciders.start[0] = place[STARTED]
     for policy in range(lanes.known.shape[1]):
         deciders.known[policy] = lanes.known[k, policy]
@@ -223,9 +225,9 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
 ) -> tuple[int, int]:
     """Take the account through bars start to stop; return the bar reached, and why it stopped.
 
-    Why is DONE at ``stop``, FULL if the log has no room for the events of the bar, BROKEN if its
-    books do not balance, or NEGATIVE if a policy decided what is not allowed. In the last three the
-    bar is not finished, and the account is of no use: the caller restores it as it was at
+    The reason is DONE at ``stop``, FULL if the log has no room for the events of the bar, BROKEN if
+    its books do not balance, or NEGATIVE if a policy decided what is not allowed. In the last three
+    the bar is not finished, and the account is of no use: the caller restores it as it was at
     ``start``, and passes the bars again, with more room or up to the error.
 
     A bar is passed in the quickest way that has the numbers of :func:`.bar.process_bar`. The order
@@ -547,7 +549,8 @@ def take_quietly(
     """Take the account of one position through bar t, if tests show that little happens in it.
 
     Returns the way in which it was passed, the contract value of the mark at its close, and the
-    profit of that mark: money, without what fills, funding and general steps booked. The way is
+    profit of that mark: money, without what fills, funding and general steps booked. ``bracket`` is
+    the row of the margin table in which the position lies, from the last close. The way is
 
     - LEFT: the bar was not passed, and the account is as it was before;
     - QUIET: prices moved, and nothing else;
@@ -675,7 +678,11 @@ def look_quietly(
     way: int,
     notional: float,
 ) -> CloseFacts:
-    """Return what is at the close of a bar that was passed, as far as it is wanted."""
+    """Return exposure and margin at the close of a bar that one position passed, if wanted.
+
+    Without ``wants.has_close`` only the gross notional is measured. The shortcut for one position
+    is taken unless the general steps ended the bar (WHOLE), or a policy reads failing prices.
+    """
     if not wants.has_close:
         return measure_gross(bar)
     if way == a.WHOLE or wants.has_prices:
@@ -687,7 +694,11 @@ def look_quietly(
 def decide_quietly(
     bar: a.AccountBar, deciders: Deciders, asking: Asking, one: a.One, close: CloseFacts, t: int
 ) -> bool:
-    """Write what the policy decides at close t; return False if it is not allowed."""
+    """Write what the policy of an account of one position decides at close t.
+
+    Return False if it is not allowed: a leverage below 0. What it sees of the account must be
+    written before it is asked.
+    """
     if asking.wants_account != 0:
         show_account_totals(bar, deciders, close, count_days(deciders, asking.time[t]))
     is_silent = has_ended(bar.state)
@@ -699,11 +710,11 @@ def decide_quietly(
 
 
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
-    """Write the decisions of close t into the positions; False if one is not allowed.
+    """Write the decisions of close t into the positions; return False if one is not allowed.
 
-    Bar k is the one that policies see: bar t, or of longer bars the one that closes with bar t.
-    They decide at the closes of their own bars alone. A leverage below 0 is not allowed, and no
-    venue leverage of 0 or less.
+    Not allowed are a leverage below 0 and a venue leverage (``asked``) of 0 or less. Bar k is the
+    one that policies see: bar t, or of longer bars the one that closes with bar t. They decide at
+    the closes of their own bars alone.
     """
     state = bar.state
     k = t
@@ -738,7 +749,11 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
 
 
 def decide_nothing(state: a.AccountState) -> None:
-    """Write a close between two decisions into the state: the counts since events stand still."""
+    """Write a close at which no policy decides, as it lies between the closes of longer bars.
+
+    Nothing waits for a fill, and positions stay. Counts of bars since events are those of the bars
+    that policies see, so they stand still.
+    """
     for i in range(len(state.positions)):
         position = state.positions[i]
         position.leverage = math.nan
@@ -752,7 +767,10 @@ def decide_nothing(state: a.AccountState) -> None:
 
 
 def hold_count(since: float) -> float:
-    """Return the count to which the next bar adds one, so that it stands still; it begins at -1."""
+    """Return a count of bars less one, to which the next bar adds one: so it stands still.
+
+    A count begins at -1, in the bar of its event; infinite stays infinite.
+    """
     return since - 1.0 if since > 0.0 else -1.0
 
 

@@ -202,8 +202,9 @@ class OptionChain(Mapping[str, ListedOption]):
     ) -> ListedOption | None:
         """Return the quoted contract nearest in tenor (days), then in delta; None without one.
 
-        ``kind`` is "call" or "put". More than ``roll`` days must be left. All need an ask; what is
-        sold, of a ``side`` that is not over 0, needs a bid too.
+        ``kind`` is "call" or "put"; of ``delta`` only the size counts. More than ``roll`` days must
+        be left. ``side`` is over 0 to buy: that needs an ask. To sell needs a bid too. Raises
+        PolicyError if contracts on several instruments fit.
         """
         t = self._t
         feed = self._listed.feed
@@ -240,7 +241,13 @@ class OptionChain(Mapping[str, ListedOption]):
     def roll(
         self, legs: Mapping[str, tuple[str, float, float]], tenor: float, roll: float
     ) -> dict[str, ListedOption]:
-        """Return the contracts to hold from now on; none if all legs may stay, or one has none."""
+        """Return the contracts to hold from now on, by leg; none if nothing is to be changed.
+
+        ``legs`` has for each leg the kind, delta and side of its contract, as :meth:`choose` takes
+        them. All legs are chosen anew together, once one of them holds no contract with a quote and
+        more than ``roll`` days left. Nothing changes if no contract of the chain has a quote, or if
+        a leg finds none.
+        """
         if not self.is_quoted:
             return {}
         held = [self.held(leg) for leg in legs]
@@ -248,10 +255,12 @@ class OptionChain(Mapping[str, ListedOption]):
             return {}
 
         chosen = {}
-        for leg, spec in legs.items():
-            option = self.choose(*spec, tenor, roll)
+        for leg, (kind, delta, side) in legs.items():
+            option = self.choose(kind, delta, side, tenor, roll)
             if option is not None:
                 chosen[leg] = option
+
+        # A structure with a leg missing would be another one.
         if len(chosen) < len(legs):
             return {}
         return chosen
@@ -312,9 +321,9 @@ class OptionTrader:
     def put_back(self, saved: Sequence[Any]) -> None:
         """Write the legs back as they were before bars that are taken once more."""
         legs: tuple[Any, ...] = self.listed.legs
-        for now, before in zip(legs, saved, strict=True):
-            now.clear()
-            now.update(before)
+        for leg_field, before in zip(legs, saved, strict=True):
+            leg_field.clear()
+            leg_field.update(before)
 
     def bind(self, deciders: Deciders) -> Deciders:
         """Return policies of which those that trade options are asked for orders too."""
@@ -385,7 +394,7 @@ class OptionTrader:
                 if can_hedge and contract == chain.instrument:
                     self.order_hedge(trade, quantity)
                 else:
-                    self.write(trade, leg, contract, quantity, chain, t)
+                    self.write_target(trade, leg, contract, quantity, chain, t)
         except core.Fault as fault:
             time = core.format_time(int(self.markets.time[t]))
             raise core.PolicyError(
@@ -448,33 +457,41 @@ class OptionTrader:
         self.state.positions[trade.i].is_pending = 1
         self.listed.legs.hedged.add(trade.i)
 
-    def write(
+    def write_target(
         self, trade: Trade, leg: str, contract: Any, quantity: float, chain: OptionChain, t: int
     ) -> None:
-        """Write the target of a contract in bar t + 1, and the leg that ordered it."""
+        """Write the signed contracts that a leg orders at close t, as the target of bar t + 1.
+
+        The leg then owns the contract. NaN keeps what the leg holds. Raises Fault if another leg
+        owns the contract, and if it is sold where that is not allowed.
+        """
         feed = self.feed
         legs = self.listed.legs
         name = self.find_name(trade, contract)
         if math.isnan(quantity):
             return
 
-        k = trade.contracts[name]
-        owner = legs.owners.setdefault(k, (trade.i, leg))
+        number = trade.contracts[name]
+        owner = legs.owners.setdefault(number, (trade.i, leg))
         if owner != (trade.i, leg):
+            _, leg_of_owner = owner
             raise core.Fault(
-                f"a contract is ordered by one leg, got {name!r} from {owner[1]!r} and {leg!r}; "
-                "order the sum in one of them"
+                f"a contract is ordered by one leg, got {name!r} from {leg_of_owner!r} and "
+                f"{leg!r}; order the sum in one of them"
             )
-        legs.held[owner] = k
+        legs.held[owner] = number
         if quantity < 0.0 and not self.may_sell:
             raise core.Fault(
                 f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
                 f"{option_checks.MAY_SELL}"
             )
+
+        # A contract that lives at this close is checked for the fill; one that has expired by the
+        # next open gets no target.
         if name in chain:
-            option_schedule.check_order(feed, self.markets, k, t + 1)
-        if self.markets.time[t + 1] < feed.expiry_times[k]:
-            feed.targets[t + 1, k] = round_to_lots(quantity, self.listed.lots[k])
+            option_schedule.check_order(feed, self.markets, number, t + 1)
+        if self.markets.time[t + 1] < feed.expiry_times[number]:
+            feed.targets[t + 1, number] = round_to_lots(quantity, self.listed.lots[number])
 
     def find_name(self, trade: Trade, contract: Any) -> str:
         """Return the name of a contract given by name, as ``Option`` or from the chain."""
@@ -502,16 +519,19 @@ class OptionTrader:
         """
         legs = self.listed.legs
         for option in chain.positions():
-            k = trade.contracts[option.name]
-            if k not in legs.owners:
+            # What no leg ordered, such as a scheduled contract, is not closed here.
+            number = trade.contracts[option.name]
+            if number not in legs.owners:
                 continue
 
-            owner = legs.owners[k]
-            is_left = legs.held[owner] != k and owner[0] == trade.i
+            owner = legs.owners[number]
+            policy_of_owner, _ = owner
+            is_left = legs.held[owner] != number and policy_of_owner == trade.i
+            # A long is closed at the bid, a short at the ask.
             quote = option.bid if option.quantity > 0.0 else option.ask
             if is_left and math.isfinite(quote):
-                option_schedule.check_order(self.feed, self.markets, k, t + 1)
-                self.feed.targets[t + 1, k] = 0.0
+                option_schedule.check_order(self.feed, self.markets, number, t + 1)
+                self.feed.targets[t + 1, number] = 0.0
 
 
 def round_to_lots(quantity: float, lot: float) -> float:
@@ -525,7 +545,11 @@ def round_to_lots(quantity: float, lot: float) -> float:
 def make_trader(
     setup: Setup, observed: Sequence[ObservedPolicy], legs: Legs
 ) -> OptionTrader | None:
-    """Return the trader of option orders with its legs in ``legs``, None without such policies."""
+    """Return the trader of option orders of some policies; None if none of them orders options.
+
+    What legs order is kept in ``legs``, which the parts of a run share. Of a resumed run, what they
+    held is written into it first.
+    """
     markets = setup.markets
     feed = setup.inputs.feed.options
     trades = []
@@ -558,23 +582,25 @@ def resume_legs(legs: Legs, before: RunOptions, trades: Sequence[Trade]) -> None
     opened several contracts, one after another, the last one counts: so they are gone through in
     the order in which they were last opened or closed.
     """
+    # The row at which each contract was last opened or closed, -1 if never.
     quantity = before.record.quantity  # (n_bars, n_contracts)
-    changed = np.diff(quantity != 0.0, axis=0, prepend=False)
-    last_opened = []
-    for of_contract in changed.T:
-        rows = np.flatnonzero(of_contract)
-        last_opened.append(rows[-1] if len(rows) else -1)
+    has_changed = np.diff(quantity != 0.0, axis=0, prepend=False)
+    last_changes = []
+    for changes_of_contract in has_changed.T:
+        rows = np.flatnonzero(changes_of_contract)
+        last_changes.append(rows[-1] if len(rows) else -1)
 
-    for j in np.argsort(last_opened, kind="stable"):
-        name = before.terms.names[j]
-        leg = before.legs[j]
-        owner = next((trade for trade in trades if name in trade.contracts), None)
-        if not leg or owner is None:
+    # Contracts have other numbers in the earlier run: they are found by name.
+    for number_before in np.argsort(last_changes, kind="stable"):
+        name = before.terms.names[number_before]
+        leg = before.legs[number_before]
+        trade = next((trade for trade in trades if name in trade.contracts), None)
+        if not leg or trade is None:
             continue
-        k = owner.contracts[name]
-        legs.owners[k] = (owner.i, leg)
-        if quantity[-1, j] != 0.0:
-            legs.held[owner.i, leg] = k
+        number = trade.contracts[name]
+        legs.owners[number] = (trade.i, leg)
+        if quantity[-1, number_before] != 0.0:
+            legs.held[trade.i, leg] = number
     legs.hedged.update(before.hedged)
 
 

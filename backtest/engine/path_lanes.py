@@ -77,10 +77,11 @@ def lay(
 ) -> Laid:
     """Return lanes that differ only in some fields of the feed and in columns, end to end.
 
-    ``drawn`` are these fields and ``columns`` the columns of each policy, of lanes * width bars.
-    ``repeated`` are the inputs of :func:`repeat_inputs` for as many lanes, if they are known.
-    ``known`` of shape (lanes, policies) is the bar of its lane from which on each policy is asked;
-    that of the columns of the setup for those that it leaves out.
+    A lane is the account of the setup on one path of prices; its width is the number of bars.
+    ``drawn`` are the fields that differ, by name, and ``columns`` the columns of each policy: both
+    of lanes * width bars. ``known`` of shape (lanes, policies) is the bar of its lane from which on
+    each policy is asked; policies that it leaves out have that of the setup. ``repeated`` are the
+    inputs of :func:`repeat_inputs` for as many lanes, if the caller has them.
     """
     observed = [policy._replace(first=0) for policy in setup.observed]
     if columns is not None:
@@ -95,9 +96,10 @@ def lay(
         first_bars = width * np.arange(lanes)
         n_policies = known.shape[1]
         asked_from[:, :n_policies] = first_bars[:, None] + known
+    # The loop writes into the spans, so each thread has its own.
     inputs = repeated or repeat_inputs(setup, lanes, drawn)
     feed: Any = inputs.feed
-    span = feed.span.copy()  # which the loop changes, in each thread
+    span = feed.span.copy()
     return Laid(
         inputs=inputs._replace(feed=feed._replace(**drawn, span=span)),
         deciders=lay_deciders(deciders_of_one, observed, lanes),
@@ -109,9 +111,10 @@ def lay(
 
 
 def repeat_inputs(setup: Setup, lanes: int, drawn: Collection[str]) -> AccountInputs:
-    """Return the inputs of some lanes: the bars of one account, laid end to end, a lane each.
+    """Return inputs with the bars of the setup ``lanes`` times, end to end.
 
-    The fields of the feed that are ``drawn`` differ by lane, and stay those of the setup.
+    The fields of the feed in ``drawn`` are left as they are: they differ by lane, and the caller
+    gives them.
     """
     inputs: AccountInputs = setup.inputs
     width = len(inputs.feed.time)
@@ -120,7 +123,7 @@ def repeat_inputs(setup: Setup, lanes: int, drawn: Collection[str]) -> AccountIn
         fields[name] = lay_field(name, getattr(inputs.feed, name), lanes, width)
     feed: Any = inputs.feed._replace(**fields)
 
-    # At the first bar of a market no interest is due, also of lanes that begin later.
+    # At the first bar of a market no interest is due: 0 years, at the first bar of each lane.
     if setup.first == 0:
         years = np.broadcast_to(inputs.feed.years, (width,)).copy()
         years[0] = 0.0
@@ -128,7 +131,8 @@ def repeat_inputs(setup: Setup, lanes: int, drawn: Collection[str]) -> AccountIn
     if inputs.fees is None:
         return inputs._replace(feed=feed)
 
-    # Fees by what was traded count every bar, so the clock goes on through all lanes.
+    # With fees by what was traded, each lane is counted bar by bar, as a run is: so clock and log
+    # returns go on through all lanes.
     clock = type(inputs.clock)(*(np.tile(field, lanes) for field in inputs.clock))
     log_returns = np.tile(inputs.log_returns, (lanes, 1))
     return inputs._replace(feed=feed, clock=clock, log_returns=log_returns)
@@ -159,7 +163,10 @@ def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArr
 
 
 def lay_deciders(deciders: Deciders, observed: Sequence[ObservedPolicy], lanes: int) -> Deciders:
-    """Return policies for lanes that lie end to end; their columns are those of ``observed``."""
+    """Return policies for lanes that lie end to end; their columns are those of ``observed``.
+
+    ``deciders`` are the policies for one lane. All lanes begin with their first bar.
+    """
     columns, columns_at = p.flatten_columns([*observed])
     return deciders._replace(
         columns=columns,
@@ -217,11 +224,12 @@ def lay_flat(state: AccountState, deciders: Deciders) -> FlatAccount:
     for name in names:
         leaves[name] = getattr(state, name)
 
-    # One array of all numbers. Whole numbers stay as they are, under eight bytes of a float.
+    # One array of all numbers. Those of whole numbers have eight bytes too: they are copied as if
+    # they were floats, which changes no byte.
     arrays = [driver.view_leaf(leaf).view(np.float64) for leaf in leaves.values()]
     numbers = np.concatenate(arrays)
 
-    # Each leaf again, as a view of its part.
+    # Each leaf again, as a view of its part of that array.
     ends = np.cumsum([len(array) for array in arrays])
     parts = np.split(numbers, ends[:-1])
     views: dict[str, Any] = {}
@@ -270,10 +278,13 @@ class PreparedLanes(NamedTuple):
 class BatchLoop:
     """Simulates one account on many paths, with its policies compiled once.
 
-    Lives have the first :data:`N_CLOSES` rows of ``Lanes.lives``, with ``has_extremes`` all.
+    Each path is a lane: a life of the account from its start. What a life was at each close is a
+    column of an array of *lives*, whose rows are those of ``Lanes.lives``: the first
+    :data:`N_CLOSES`, or with ``has_extremes`` all.
     """
 
     def __init__(self, setup: Setup, *, is_compiled: bool, has_extremes: bool = False) -> None:
+        """Bind the loop to the policies of the setup, and keep the account at its start."""
         self.setup = setup
         self.n_rows = N_LIVES if has_extremes else N_CLOSES
         _, self.state, self.deciders, self.tally = begin(setup)
@@ -281,9 +292,10 @@ class BatchLoop:
         self.has_overflowed = False
 
     def simulate(self, laid: Laid, first: int) -> FloatArray:
-        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (k, lanes, width).
+        """Return what the account was at each close of each lane, of shape (k, lanes, width).
 
-        Raises LaneFault if a policy returned a negative leverage, or the books did not balance.
+        The k rows are those of ``Lanes.lives``; bars before ``first`` of a lane are 0. Raises
+        LaneFault if a policy returned a negative leverage, or the books did not balance.
         """
         begins = np.arange(laid.lanes) * laid.width
         places = place_lanes(
@@ -298,37 +310,39 @@ class BatchLoop:
         return lives.reshape(self.n_rows, laid.lanes, laid.width)
 
     def simulate_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
-        """Yield what an account was at each close that begins anew at each of some bars.
+        """Yield the lives of an account that begins anew at each of some bars of its own market.
 
         ``firsts`` are these bars, rising; a life goes on for ``width`` bars, or to the end of the
-        data. Yields the place of the bar in ``firsts``, and rows of shape (k, width), which are
-        written again later: use them before the next. Lives may overlap, but the bars of one
-        pass lie in one array, so each pass takes lives that do not. Raises LaneFault as
-        :meth:`simulate` does.
+        data. Yields pairs: the place of the bar in ``firsts``, and what the account was at each
+        close, of shape (k, bars of the life). That array is written over later: use it before the
+        next one. Lives may overlap. As one call of the loop writes the bars of the market, each
+        call, a *pass*, takes lives that do not. Raises LaneFault as :meth:`simulate` does.
         """
         setup = self.setup
         feed = setup.inputs.feed
         years = np.broadcast_to(feed.years, feed.time.shape).copy()
         inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
         deciders = gather_deciders(setup, setup.observed)
-        lives = np.zeros((self.n_rows, len(years)))
-        most = -(-len(years) // width)  # rounded up: lives of a pass do not overlap
+        # At most so many lives of ``width`` bars do not overlap: the quotient, rounded up.
+        n_bars = len(years)
+        most_lives = -(-n_bars // width)
+        lives = np.zeros((self.n_rows, n_bars))
         laid = Laid(
             inputs=inputs,
             deciders=deciders,
             observed=setup.observed,
-            known=np.repeat(deciders.known[None], most, axis=0),
+            known=np.repeat(deciders.known[None], most_lives, axis=0),
             width=width,
-            lanes=most,
+            lanes=most_lives,
         )
-        go = self.prepare(laid, lives)
+        take_pass = self.prepare(laid, lives)
 
         left = np.arange(len(firsts))
         while len(left):
             chosen = choose_apart(firsts, left, width)
             left = np.setdiff1d(left, chosen)
             begins = firsts[chosen]
-            stops = np.minimum(begins + width, len(years))
+            stops = np.minimum(begins + width, n_bars)
             places = place_lanes(feed, begins, begins, stops, feed.time[begins])
             # The market of each life begins with the data, not with the life.
             places[:, BEGIN] = 0
@@ -339,7 +353,7 @@ class BatchLoop:
             years_before = years[begins]
             years[begins] = 0.0
             try:
-                go(places)
+                take_pass(places)
             except LaneFault as fault:
                 raise LaneFault(chosen[fault.lane]) from fault
             years[begins] = years_before
@@ -347,35 +361,43 @@ class BatchLoop:
                 yield k, lives[:, first:stop]
 
     def prepare(self, laid: Laid, lives: FloatArray) -> Callable[[IntArray], None]:
-        """Return a function that takes the account through some places of lanes.
+        """Return a function that takes the account through lanes, which may be called repeatedly.
 
-        It writes what the account was at each close into ``lives``. Compiled whole numbers that go
-        beyond 64 bits make a fault: then the policies are called back in plain Python, and the
-        lanes are passed again.
+        ``laid`` are the markets and policies of the lanes. The function takes the places of the
+        lanes to pass: rows of :func:`place_lanes`, that say at which bars each begins and ends. It
+        writes what the account was at each close into ``lives``, of shape (rows, bars of all
+        lanes). It raises LaneFault for the first lane that has a fault.
+
+        Compiled policies make such a fault also where a whole number goes beyond 64 bits, which
+        plain Python has. So after the first fault of compiled policies those of users decide in
+        plain Python, for all threads, and the lanes are passed again.
         """
         # Another thread may be in :meth:`decide_in_python`, which writes the loop, and then the
         # flag. So the flag is read first: where it is set, the loop is the new one.
         has_overflowed = self.has_overflowed
         loop = self.loop
         prepared = self.prepare_lanes(laid, lives, loop, has_overflowed=has_overflowed)
-        is_called_back = has_overflowed or loop.pack is None
 
-        def go(places: IntArray) -> None:
-            """Take the account through some places of lanes; raises LaneFault."""
-            # Another lane has overflowed since: what was prepared here is out of date.
-            if not is_called_back and self.has_overflowed:
+        # In both cases a fault cannot come from compiled whole numbers.
+        is_loop_plain = loop.pack is None
+        decides_in_python = has_overflowed or is_loop_plain
+
+        def take_lanes(places: IntArray) -> None:
+            """Take the account through the lanes of some places; raises LaneFault."""
+            # Another thread met an overflow since: what was prepared here has the old loop.
+            if not decides_in_python and self.has_overflowed:
                 self.prepare(laid, lives)(places)
                 return
 
             try:
                 self.pass_through(prepared, places)
-            except LaneFault:  # a whole number may be beyond 64 bits
-                if is_called_back:
+            except LaneFault:
+                if decides_in_python:
                     raise
                 self.decide_in_python()
                 self.prepare(laid, lives)(places)
 
-        return go
+        return take_lanes
 
     def prepare_lanes(
         self, laid: Laid, lives: FloatArray, loop: driver.BoundLoop, *, has_overflowed: bool
@@ -412,7 +434,7 @@ class BatchLoop:
             begun=numbers.copy(),
             numbers=numbers,
         )
-        tape = driver.new_tape(n_instruments, 0, 0, 0)._replace(lanes=lanes)
+        tape = driver.new_tape(n_instruments, n_bars=0, first=0, capacity=0)._replace(lanes=lanes)
         tape.is_on[0] = 0
 
         records = (
@@ -436,8 +458,10 @@ class BatchLoop:
     ) -> tuple[driver.BoundLoop, Deciders]:
         """Return the loop for lanes, and their policies as it asks them.
 
-        A compiled loop with compiled policies goes on with their addresses; a loop in plain Python
-        asks their methods; a compiled loop whose policies are in plain Python is bound anew.
+        ``deciders`` are the policies on the columns of these lanes. There are three cases. A
+        compiled loop with compiled policies stays, and so do the addresses of their formulas. A
+        loop in plain Python stays, and asks the methods of policies. A compiled loop whose policies
+        are in plain Python is bound anew, as what it calls reads the columns of these lanes.
         """
         if loop.pack is not None and not loop.plain_because:
             compiled = loop.deciders[0]
@@ -472,16 +496,17 @@ class BatchLoop:
                 self.run_alone(prepared, tape, place, k)
             return
 
-        # The arrays stay where they are, so that a call need not pack its arguments again. Places
-        # that are left over have no bars.
-        n = len(places)
-        tape.lanes.places[:n] = places
-        tape.lanes.places[n:] = places[-1]
-        tape.lanes.places[n:, FIRST] = places[-1, STOP]
+        # The array of places stays, so that a call need not pack its arguments again. It may have
+        # room for more lanes: the rest begin where they stop, so they have no bars.
+        n_lanes = len(places)
+        tape.lanes.places[:n_lanes] = places
+        tape.lanes.places[n_lanes:] = places[-1]
+        tape.lanes.places[n_lanes:, FIRST] = places[-1, STOP]
 
+        # The last two arguments, bars from and to, are not read: places have those of each lane.
         inputs = prepared.inputs
         with np.errstate(all="ignore"):
-            reached, why = prepared.loop.simulate(
+            reached, reason = prepared.loop.simulate(
                 prepared.terms,
                 inputs.feed,
                 inputs.clock,
@@ -494,7 +519,7 @@ class BatchLoop:
                 0,
                 0,
             )
-        if why != DONE:
+        if reason != DONE:
             # Lanes pass in their order, so the bar reached lies in the first that has not ended.
             lane = int(np.searchsorted(places[:, STOP], reached, side="right"))
             raise LaneFault(lane)

@@ -109,16 +109,22 @@ def observe_policies(
     *,
     is_checked: bool = True,
 ) -> list[ObservedPolicy]:
-    """Return each policy with its columns, that of the overlay last; ``signal`` is (n, n_bars)."""
+    """Return each policy with its columns, that of the overlay last.
+
+    ``signal`` has shape (n, n_bars). A policy observes the market of its instrument, with the
+    signal limited to the directions -1 to 1 and the margin rates of the venue. Unless
+    ``is_checked``, it is not tested again for looking ahead.
+    """
     look = observe_checked if is_checked else observe_again
     observed = []
     for i, (name, market) in enumerate(markets.items()):
         first, stop = markets.spans[i].tolist()
-        weights = np.clip(signal[i, first:stop], -1.0, 1.0)
-        shown = venues[name].show_margin(market).with_signal(weights)
+        directions = np.clip(signal[i, first:stop], -1.0, 1.0)
+        market_shown = venues[name].show_margin(market).with_signal(directions)
 
-        columns, causality = look(policies[name], shown)
-        observed.append(ObservedPolicy(policies[name], shown, columns, first, str(causality)))
+        policy = policies[name]
+        columns, causality = look(policy, market_shown)
+        observed.append(ObservedPolicy(policy, market_shown, columns, first, str(causality)))
 
     observed += observe_overlay(overlay, markets, signal, is_checked=is_checked)
     return observed
@@ -134,14 +140,16 @@ def observe_overlay(
     """
     if overlay is None:
         return []
+
+    # The index from the first bar on at which an instrument has a signal.
     index = markets.index(signal.T)
     begin = int(np.argmax(np.any(signal != 0.0, axis=0)))
-    seen = index
-    if begin:
-        seen = index.slice(begin, index.n_bars)
+    index_from_signal = index
+    if begin > 0:
+        index_from_signal = index.slice(begin, index.n_bars)
 
     look = observe_checked if is_checked else observe_again
-    columns, causality = look(overlay, seen)
+    columns, causality = look(overlay, index_from_signal)
     unknown = np.full(begin, np.nan)
     columns = {name: np.concatenate([unknown, values]) for name, values in columns.items()}
     return [ObservedPolicy(overlay, index, columns, 0, str(causality))]
@@ -177,17 +185,18 @@ def show_terms(
 
     Raises ParameterError if one reads the distance of a stop, and the account has none.
     """
-    shown = list(observed)
-    for k, (name, own) in enumerate(zip(venues, observed, strict=False)):
-        columns = dict(own.columns)
-        for column, term in list_terms(type(own.policy)):
-            if column not in own.columns:
+    with_terms = list(observed)
+    # One policy for each instrument; an overlay after them has no venue.
+    for i, (name, before) in enumerate(zip(venues, observed, strict=False)):
+        columns = dict(before.columns)
+        for column, term in list_terms(type(before.policy)):
+            if column not in before.columns:
                 settings = account.for_instrument(name)
-                columns[column] = measure_term(term, own, settings, venues[name])
+                columns[column] = measure_term(term, before, settings, venues[name])
 
-        if len(columns) > len(own.columns):
-            shown[k] = own._replace(columns=columns)
-    return shown
+        if len(columns) > len(before.columns):
+            with_terms[i] = before._replace(columns=columns)
+    return with_terms
 
 
 def measure_term(term: str, own: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
@@ -246,15 +255,19 @@ def find_warm_up(columns: Mapping[str, FloatArray]) -> WarmUp:
 
 
 def find_first_value(column: FloatArray) -> int | None:
-    """Return the first bar with a value, None of a column without any."""
-    stop = 64
-    while True:  # most are known early, so longer and longer beginnings are read
-        is_known = ~np.isnan(column[:stop])
+    """Return the first bar at which a column has a value, None if it never has one.
+
+    Most columns have one early. So the first 64 bars are read, and then longer and longer
+    beginnings, rather than the whole column at once.
+    """
+    n_read = 64
+    while True:
+        is_known = ~np.isnan(column[:n_read])
         if is_known.any():
             return int(is_known.argmax())
-        if stop >= len(column):
+        if n_read >= len(column):
             return None
-        stop *= 16
+        n_read *= 16
 
 
 def measure_decided(
@@ -314,7 +327,7 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
     memory, memory_at = flatten_memory(observed)
     seen_time, seen_bars = read_seen_bars(clock)
 
-    # Where a setup has no overlay, place n is not asked.
+    # Place n is that of the overlay: not asked, if the setup has none.
     asks = np.zeros(n + 1, np.int64)
     asks[:n_policies] = 1
     reads_price = [reads_liquidation_price(each.policy) for each in observed]
@@ -322,7 +335,8 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
     lengths = [each.market.n_bars for each in observed]
     firsts = [each.first for each in observed]
 
-    # The numbers of bar and account lie side by side, so that `bind` reads them at once.
+    # The numbers that a policy is shown lie side by side, so that `bind` reads them at once: those
+    # of the bar, its time first; then those of the account, with room for the venue leverage last.
     numbers = np.zeros(N_BAR + SETTING + 1)
     return Deciders(
         methods=tuple(map(bind, observed)),
@@ -432,64 +446,75 @@ def find_last_funding(market: Market, n_bars: int) -> FloatArray:
 
 
 def bind(observed: ObservedPolicy) -> Callable[..., float]:
-    """Return what the loop asks in plain Python: a function of Deciders, venue, i, time and row.
+    """Return what the loop in plain Python asks for the decisions of a policy.
 
-    It writes the memory of the policy, and the venue leverage into the last of the numbers.
+    That is the function ``answer`` below. What does not change from bar to bar is made here, once:
+    the formulas, and which of the numbers shown they read. Formulas work on a Number, which divides
+    and overflows as a number of compiled code does.
     """
     policy = observed.policy
     names = tuple(observed.columns)
     columns = tuple(observed.columns.values())
-    own = make_plain_settings(policy)
+    plain_policy = make_plain_settings(policy)
+
+    # The formula of the leverage, and that of the venue leverage if there is one.
     rules = list_rules(policy, names)
-    decide = bind_formula(policy, own, make_plain(rules[0]))
+    decide = bind_formula(policy, plain_policy, make_plain(rules[0]))
     margin_formula = None
     if len(rules) > 1:
         margin_formula = make_plain(rules[1])
 
-    # Only what the rules read becomes a Number, which costs time.
+    # To make a Number takes time: only those are made that the rules read, by their places among
+    # the numbers shown. The place after them stands for the venue.
     places = find_read(rules)
-    places_of_numbers = [k for k in places if k < N_BAR + N_SHOWN]
-    reads_venue = N_BAR + N_SHOWN in places
+    place_of_venue = N_BAR + N_SHOWN
+    places_of_numbers = [place for place in places if place < place_of_venue]
+    reads_venue = place_of_venue in places
+
+    # Named tuples are made by ``tuple.__new__``, without their slower constructor.
     bar_type: Any = name_tuple("Bar", (*p.BAR_FIELDS, *names))
     make = tuple.__new__
 
     def answer(deciders: Any, venue: Any, i: int, time: int, local: int) -> float:
-        """Return the leverage that the policy decides at bar ``local``; NaN leaves the position.
+        """Return the leverage that policy i decides at bar ``local``; NaN leaves the position.
 
-        Reads what the loop has shown: the bar, of which time and columns are added here, and the
-        account. Writes the venue leverage beside it, where the policy decides one. Raises an error
-        of the policy, with its bar, for what it raises, a negative leverage, or a setting of 0.
+        ``time`` is the open of the bar, ns; ``local`` is the row of its columns. Reads what the
+        loop has shown: the bar, of which time and columns are added here, and the account. Writes
+        the memory of the policy and, where it decides one, the venue leverage: the last number.
+        Raises an error of the policy, with its bar, for what it raises, a negative leverage, or a
+        venue leverage of 0 or less.
         """
-        # All numbers that policies are shown: N_BAR of the bar, then N_SHOWN of the account, and
-        # last room for the venue leverage.
+        # All numbers that policies are shown: N_BAR of the bar, the time in seconds first, then
+        # N_SHOWN of the account, and last room for the venue leverage.
         numbers = deciders.shown.base
         numbers[0] = time / 1e9
         values = numbers.tolist()
-        for k in places_of_numbers:
-            values[k] = Number(values[k])
+        for place in places_of_numbers:
+            values[place] = Number(values[place])
         if reads_venue:
             venue = MarginRules._make(map(as_float64, venue))
 
-        account: Any = make(AccountView, (*values[N_BAR : N_BAR + N_SHOWN], venue))
+        account: Any = make(AccountView, (*values[N_BAR:place_of_venue], venue))
         fields = values[:N_BAR]
         for column in columns:
             fields.append(Number(column[local]))
         bar = make(bar_type, fields)
 
+        # ``rule`` is the formula that runs, for an error. NaN decides nothing, and is allowed.
         rule = "leverage"
-        setting = math.nan
+        venue_leverage = math.nan
         try:
             leverage = decide(deciders, i, bar, account)
             if margin_formula is not None:
                 rule = "venue_leverage"
-                setting = as_number(margin_formula(own, bar, account))
-                numbers[-1] = setting
+                venue_leverage = as_number(margin_formula(plain_policy, bar, account))
+                numbers[-1] = venue_leverage
         except RAISED as error:
             raise make_policy_error(policy, bar, account, local, error, rule) from error
         if leverage < 0.0:
             raise make_policy_error(policy, bar, account, local, leverage, "leverage")
-        if setting <= 0.0:
-            raise make_policy_error(policy, bar, account, local, setting, rule)
+        if venue_leverage <= 0.0:
+            raise make_policy_error(policy, bar, account, local, venue_leverage, rule)
         return leverage
 
     return answer
@@ -503,14 +528,16 @@ def make_plain_settings(policy: Policy) -> Policy:
     return own
 
 
-def bind_formula(policy: Policy, own: Policy, formula: Any) -> Callable[..., float]:
-    """Return what decides a leverage, a function of Deciders, i, bar and account.
+def bind_formula(policy: Policy, plain_policy: Policy, formula: Any) -> Callable[..., float]:
+    """Return what decides a leverage: a function of the Deciders, i, bar and account.
 
-    It reads and writes the memory of the policy, if that has one.
+    ``formula`` is that of the policy in plain Python; it reads its parameters from
+    ``plain_policy``, the same policy with numbers as compiled code has them. A policy with a memory
+    reads and writes it in ``deciders.memory``.
     """
     start = p.start_memory(policy)
     if start is None:
-        return lambda _deciders, _i, bar, account: as_number(formula(own, bar, account))
+        return lambda _deciders, _i, bar, account: as_number(formula(plain_policy, bar, account))
 
     memory_type = type(start)
     n_memory = len(start)
@@ -523,7 +550,7 @@ def bind_formula(policy: Policy, own: Policy, formula: Any) -> Callable[..., flo
         first = deciders.memory_at[i]
         memory = deciders.memory[first : first + n_memory]
         before = memory_type(*map(Number, memory.flat))
-        decided, after = formula(own, bar, account, before)
+        decided, after = formula(plain_policy, bar, account, before)
 
         leverage = as_number(decided)
         numbers_after = [*map(as_number, after)]
@@ -553,7 +580,10 @@ def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, lo
 
 
 def find_read(rules: Sequence[Any]) -> list[int]:
-    """Return the places of what rules may read of the bar and the account, with its venue."""
+    """Return the places of what rules may read among the numbers that a policy is shown.
+
+    Those of the bar come first, from N_BAR on those of the account, and last its venue.
+    """
     read_of_bar: set[str] = set()
     read_of_account: set[str] = set()
     for rule in rules:
@@ -597,7 +627,11 @@ class Callbacks:
         self.error: BaseException | None = None
 
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
-        """Return the address at which the loop calls policy i."""
+        """Return the address at which compiled code calls policy i, which stays in plain Python.
+
+        ``deciders`` are the policies as the loop reads them, ``columns`` the names of what this one
+        observes.
+        """
         reads_venue = N_BAR + N_SHOWN in find_read(list_rules(policy, columns))
         method = deciders.methods[i]
         instrument = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own

@@ -101,7 +101,11 @@ def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def run_switched(test: Conditions, segments: Sequence[Segment], *, compile: bool = True) -> Result:  # noqa: A002 - as that of bt.run
-    """Run an account from the first bar of its first segment; each segment has its own policies."""
+    """Run an account from the first bar of its first segment; each segment has its own policies.
+
+    ``segments`` adjoin, in the order of time. Where they have rules for the signal, the signal of
+    the test is that of each rule in its segment.
+    """
     market = end_expired(test.market, test.venue)
     markets = m.as_markets(market)
     signal = resolve_signal(test.signal, market)
@@ -163,7 +167,10 @@ def join_weights(
 
 
 def describe_switches(result: Result, segments: Sequence[Segment]) -> Result:
-    """Return the result of a run of several segments with what decided in each."""
+    """Return the result of a run of several segments with what decided in each, in its manifest.
+
+    Policies and overlay of the result are those of the last segment.
+    """
     markets: Any = result.markets
     rows = []
     for segment in segments:
@@ -317,7 +324,7 @@ def warn_of_traders(setup: Setup) -> None:
 def find_first_unit(resume: RunRecord | None, begun: float) -> tuple[float, float]:
     """Return the value of a unit before the first bar of the account, and its peak so far.
 
-    ``begun`` is that of a new account.
+    ``begun`` is that of a new account: money. A resumed run has the first value of the earlier run.
     """
     if resume is None:
         return begun, begun
@@ -363,19 +370,24 @@ def read_moves(setup: Setup, benchmark: Benchmark | None) -> core.FloatArray | N
 
 
 def find_charted(setup: Setup) -> dict[str, ChartedColumn]:
-    """Return the columns that policies ask pages to draw, as known at the closes of the run."""
+    """Return the columns that policies ask pages to draw, by title, at each close of the run.
+
+    The close of a bar has the value of the policy's last bar so far, which may be a longer one; NaN
+    before its first.
+    """
     closes = setup.markets.time[setup.first :] + setup.markets.interval
     labels = label_names(setup.markets).values()
     charted = {}
-    for label, own in zip(labels, setup.observed, strict=False):
-        decided = own.market.time + own.market.interval
-        rows = np.searchsorted(decided, closes, side="right") - 1
-        for name, text in type(own.policy).charts.items():
-            if name not in own.columns:
+    for label, observed in zip(labels, setup.observed, strict=False):
+        # At each close the last bar of the policy that has closed; -1 before the first.
+        closes_of_policy = observed.market.time + observed.market.interval
+        last_rows = np.searchsorted(closes_of_policy, closes, side="right") - 1
+        for name, text in type(observed.policy).charts.items():
+            if name not in observed.columns:
                 continue
 
-            decided_values = own.columns[name][np.maximum(rows, 0)]
-            known = np.where(rows >= 0, decided_values, np.nan)
+            last_values = observed.columns[name][np.maximum(last_rows, 0)]
+            known = np.where(last_rows >= 0, last_values, np.nan)
             title = name
             if label:
                 title = f"{name} of {label}"

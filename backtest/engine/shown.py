@@ -120,7 +120,11 @@ def sees_longer_bars(deciders: Deciders) -> bool:
 def show_account_totals(
     bar: a.AccountBar, deciders: Deciders, close: CloseFacts, days: float
 ) -> None:
-    """Write what all policies see of the account into deciders.shown."""
+    """Write what all policies see of the account at a close into ``deciders.shown``.
+
+    A place of ``shown`` is a number that policies read. ``close`` is exposure and margin at that
+    close; ``days`` counts from the start of the account.
+    """
     state = bar.state
     shown = deciders.shown
     wallet = state.wallet
@@ -229,7 +233,11 @@ def show_account(deciders: Deciders, state: a.AccountState, close: CloseFacts) -
 
 
 def show_bar(bar: a.AccountBar, deciders: Deciders, i: int, t: int, k: int) -> None:
-    """Write bar t, or the longer bar k, of instrument i into deciders.bar."""
+    """Write what a policy sees of the bar of instrument i into ``deciders.bar``.
+
+    It is bar t of the market or, where policies decide on longer bars, their bar k. The last rate
+    of funding is that of the market in both cases.
+    """
     seen = deciders.bar
     seen[FUNDING] = bar.state.positions[i].last_funding
     if sees_longer_bars(deciders):

@@ -104,7 +104,11 @@ def write_row(bar: a.AccountBar, tape: RunTape, is_recorded: bool, is_quiet: boo
 
 
 def record_account(bar: a.AccountBar, tape: RunTape, is_quiet: bool, row: int) -> None:
-    """Write one bar; in one that ``is_quiet`` prices moved, and nothing filled."""
+    """Write what the account has after a bar into row ``row`` of the record.
+
+    In a bar that ``is_quiet`` prices moved, and nothing else happened: of its money only the profit
+    of prices is written. A number that is 0 is not written, as the row was made of zeros.
+    """
     state = bar.state
     wallet = state.wallet
     account = tape.record.account
@@ -243,12 +247,12 @@ def has_way(lives: FloatArray) -> bool:
 def write_life(
     bar: a.AccountBar, lives: FloatArray, is_quiet: bool, has_no_walk: bool, t: int
 ) -> None:
-    """Write wealth at the close, ruin, liquidations and calls into the outcomes of paths.
+    """Write wealth at the close, ruin, liquidations and calls into column t of ``lives``.
 
-    If there are rows for them, also the day's base, and the least and the most wealth on the way of
-    prices to the close. The walk of prices through a bar notes these two in the scratch; a bar that
-    ``has_no_walk`` has them noted here. Events of a bar that ``is_quiet`` are 0, as the rows were
-    made.
+    ``lives`` of shape (rows, n_bars) are the outcomes of simulated paths. If there are rows for
+    them, also the day's base, and the least and the most wealth on the way of prices to the close.
+    The walk of prices through a bar notes these two in the scratch; a bar that ``has_no_walk`` has
+    them noted here. Events of a bar that ``is_quiet`` are 0, as the rows were made.
     """
     wallet = bar.state.wallet
     lives[WEALTH, t] = wallet.equity + wallet.reserve

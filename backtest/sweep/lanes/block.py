@@ -39,8 +39,8 @@ from backtest.sweep.panel import BlockFault, Scored
 
 LEAST_LANES = 4
 """Fewer sets are faster one by one."""
-MORE = 1.0 + 1e-6
-"""Factor on the equity that the smallest position needs."""
+MINIMUM_SLACK = 1.0 + 1e-6
+"""Factor on the equity that the smallest order needs: a bound, so more than rounding is added."""
 HAS_ROUNDING = records.FLAGS.index("has_rounding")
 HAS_IMPACT = records.FLAGS.index("has_impact")
 GAINS = ("flows", "top_up", "bad_debt")
@@ -180,12 +180,18 @@ def find_kind(terms: Terms, i: int) -> int:
 
 
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
-    """Return the fields of the account that a policy reads, and those that it combines."""
+    """Return the names of the fields of the account that the formula of a policy reads.
+
+    ``columns`` are the names of what it observes. A combinator reads what its own formula does, and
+    what the policies that it combines do, each of which observes some of the columns.
+    """
     if not isinstance(policy, Combinator):
         return find_fields(formula_for(policy, columns), ACCOUNT)
+
     fields = find_fields(policy.written.combine, ACCOUNT)
     for part, combined in zip(policy.parts, policy.policies, strict=True):
-        fields |= find_read(combined, part.find_own(columns))
+        columns_of_part = part.find_own(columns)
+        fields |= find_read(combined, columns_of_part)
     return fields
 
 
@@ -214,7 +220,8 @@ def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
     """Return what each policy of each set observes: its columns end to end, as one array.
 
     The answer is indexed by set, and then by policy. Sets that observe by the same parameters have
-    the same object as their columns, so what is joined of it once serves all of them, by its id.
+    the same object as their columns. So columns are joined once for each object, by its id, and
+    these sets share the array.
     """
     joined: dict[int, FloatArray] = {}
     for setup in setups:
@@ -222,8 +229,9 @@ def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
             if id(observed.columns) not in joined:
                 joined[id(observed.columns)] = join_end_to_end([*observed.columns.values()])
 
-    # Compiled formulas step from bar to bar by one stride, in all lanes that of the first array. An
-    # only column is not copied, and may be a view with another stride: then all are copied.
+    # Compiled formulas step from bar to bar by the stride of the first array, in all lanes. A
+    # policy with one column has it here without a copy, maybe a view with another stride. If
+    # strides differ, all arrays are copied, which gives them the same one.
     strides = {values.strides for values in joined.values()}
     if len(strides) > 1:
         joined = {key: np.ascontiguousarray(values) for key, values in joined.items()}
@@ -232,7 +240,10 @@ def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
 
 
 def join_end_to_end(columns: Sequence[FloatArray]) -> FloatArray:
-    """Return columns end to end as one array; a single 0 for none, as an array needs an address."""
+    """Return columns end to end as one array: all bars of the first, then all of the second.
+
+    It is a single 0 for a policy without columns, as compiled code takes an address in any case.
+    """
     if not columns:
         return np.zeros(1)
     if len(columns) == 1:  # not copied
@@ -260,14 +271,15 @@ def score_block(
     ends = setup.inputs.clock.ends_sample[setup.first :]
     lanes = start_lanes(block, n_samples=int(ends.sum()))
 
-    # The numbers of the sets, of shape (rows, n_sets): lanes beyond the sets are left out. They are
-    # a view of what lanes write, so the equity of the start is copied before they run.
+    # What lanes write of their accounts, seen as an array of shape (rows, n_sets); lanes beyond the
+    # sets are left out. It is a view: so the equity at the start is copied before they run.
     account = lanes.account.reshape(-1, LANES)[:, :n_sets]
     equity_at_start = account[WALLET.equity].copy()
     if not run_block(block, lanes, is_stopped):
         return None
 
-    # What each set counted, by the names of rows of a tally, and its wallet, whose rows come first.
+    # What each set counted, by the names of the tally's rows. Lanes do not count bars: all sets
+    # have passed the same ones. The rows of the wallet come first.
     tally = {name: account[row].copy() for name, row in r.TALLY._asdict().items()}
     tally["bars"] = np.full(n_sets, float(len(ends)))
     wallets = account[: r.WALLET_ROWS].T.copy()
@@ -283,9 +295,10 @@ def score_block(
 
 
 def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
-    """Return the share of the bars on which each set decided, of shape (n_sets,).
+    """Return the share of the bars on which each set decided, of shape (n_sets,), in [0, 1].
 
-    ``traded`` is what each set traded: money.
+    A set decides from the bar on at which the columns of its policies are known. ``traded`` of
+    shape (n_sets,) is what each set traded: money.
     """
     setup = block.setups[0]
     firsts = block.deciders.firsts.tolist()
@@ -313,7 +326,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     position = lanes.position.reshape(len(lanes.signal), -1, LANES)
     numbers = lanes.numbers.reshape(len(lanes.signal), -1, LANES)
 
-    # Nothing is decided yet, and no stop or liquidation was ever.
+    # Nothing is decided yet (NaN), and there was no stop or liquidation: their bars are -inf.
     position[:, r.HELD.leverage] = math.nan
     position[:, r.HELD.last_stop] = -math.inf
     position[:, r.HELD.last_hit] = -math.inf
@@ -330,16 +343,18 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         account[:, alike] = start_lane(setup, largest_values)[:, None]
         numbers[:, :, alike] = setup.inputs.terms.numbers[:, :, None]
 
-    # Lanes beyond the sets never trade.
+    # Lanes beyond the sets are not live, and never trade: NaN is added to what they decide.
     account[r.OWN.is_live, n_sets:] = 0.0
     position[:, r.HELD.muted, n_sets:] = math.nan
     return lanes
 
 
 def start_lane(setup: engine.Setup, largest_values: Sequence[float]) -> FloatArray:
-    """Return the rows of an account of one lane before its first bar.
+    """Return the rows of the account of one lane before its first bar, of shape (N_ACCOUNT,).
 
-    ``largest_values`` are the largest contract values of instruments.
+    They are wallet, own rows and tally of an account that starts by ``setup``; rows to compute in
+    are 0. ``largest_values`` are the largest contract values of instruments
+    (:func:`find_largest_values`).
     """
     terms = setup.inputs.terms
     wallet = engine.start_account_state(setup).wallet
@@ -347,68 +362,77 @@ def start_lane(setup: engine.Setup, largest_values: Sequence[float]) -> FloatArr
     rows = np.zeros(r.N_ACCOUNT)
     rows[: r.WALLET_ROWS] = wallet.numbers
     rows[r.FIRST_OF_TALLY : r.STATE_ROWS] = tally.numbers
+    # A wallet counts the bars since the last liquidation; lanes have the bar in which it was.
     rows[WALLET.since_pool] = setup.first - 1.0 - wallet.since_pool
 
-    # An account whose equity is under either is for a run: ruined, or too poor to order.
+    # A lane whose equity may fall below this floor passes the bar alone: there it is ruined, or too
+    # poor for the smallest order.
     ruin_line = find_line(terms.ruin_at, wallet.reserve, wallet.paid_in)
     order_minimum = find_order_minimum(setup.inputs, largest_values)
     rows[r.OWN.order_minimum] = order_minimum
     rows[r.OWN.equity_floor] = max(ruin_line, order_minimum - wallet.reserve, 0.0)
+
+    # The unit value stands at its peak: it has not fallen yet.
     rows[r.OWN.lowest_share] = 1.0
-    rows[r.OWN.is_live] = 1.0
+    rows[r.OWN.is_live] = r.LIVE
     return rows
 
 
 def find_due(inputs: Any) -> IntArray:
     """Return 1 for bars in which money flows, funding is paid or an instrument ends, else 0."""
     feed = inputs.feed
-    due = np.zeros(len(feed.time), np.int64)
+    n_bars = len(feed.time)
+    is_due = np.zeros(n_bars, np.int64)
+
+    # The last bar of each instrument that ends: its span is (first bar, bar after the last).
     last_bars = feed.span[feed.ends == 1, 1] - 1
     for bars in (feed.flow_bar, feed.funding_bar, last_bars):
-        due[bars[(bars >= 0) & (bars < len(due))]] = 1
-    return due
+        is_inside = (bars >= 0) & (bars < n_bars)
+        is_due[bars[is_inside]] = 1
+    return is_due
 
 
 def make_lanes(block: Block, n_samples: int) -> Lanes:
-    """Return the arrays of a block, empty, with what all its sets share.
+    """Return the arrays of a block, empty but for what all its sets share.
 
-    What loops over lanes read as vectors is aligned; the rest need not be. Of ``units``, the unit
-    values at the ends of samples, there are none unless returns are wanted.
+    The terms and the feed are those of its first set. ``n_samples`` is how many samples (such as
+    days) end in the sweep; ``units``, the unit values there, has no rows unless the block wants
+    returns. What loops over lanes read as vectors is aligned to a cache line.
     """
     inputs = block.setups[0].inputs
     feed = inputs.feed
     terms = inputs.terms
-    n = feed.open.shape[1]
+    n_instruments = feed.open.shape[1]
     kinds = find_kinds(terms)
 
     # Whether any instrument has a stop, and whether stops move from bar to bar: they trail, or
     # their distance has a scale by bar, which is an array of more than one number.
     has_exits = bool(np.any(terms.flags[:, [records.HAS_STOP, records.HAS_EXITS]]))
-    trails = terms.numbers[:, records.NUMBERS.index("trailing_stop")]
+    trailing_stops = terms.numbers[:, records.NUMBERS.index("trailing_stop")]
     scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
     has_scales = any(len(scale) > 1 for scale in scales)
-    moves_stops = bool(np.any(trails > 0.0)) or has_scales
+    moves_stops = bool(np.any(trailing_stops > 0.0)) or has_scales
 
     n_rows_of_units = n_samples if block.has_returns else 0
     return Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
-        position=make_aligned(n * r.N_POSITION * LANES),
-        numbers=make_aligned(n * r.N_NUMBERS * LANES),
+        position=make_aligned(n_instruments * r.N_POSITION * LANES),
+        numbers=make_aligned(n_instruments * r.N_NUMBERS * LANES),
         kept_account=np.zeros(r.N_ACCOUNT * LANES),
-        kept_position=np.zeros(n * r.N_POSITION * LANES),
-        prices=np.zeros((r.N_PRICES, n)),
-        largest_quantity=np.zeros(n),
-        signal=np.ones(n),
-        is_pending=np.zeros(n, np.int64),
-        has_order=np.zeros(n, np.int64),
+        kept_position=np.zeros(n_instruments * r.N_POSITION * LANES),
+        prices=np.zeros((r.N_PRICES, n_instruments)),
+        largest_quantity=np.zeros(n_instruments),
+        signal=np.ones(n_instruments),
+        is_pending=np.zeros(n_instruments, np.int64),
+        has_order=np.zeros(n_instruments, np.int64),
         kinds=kinds,
-        has_stops=np.zeros(n, np.int64),
+        has_stops=np.zeros(n_instruments, np.int64),
         is_full=block.is_full,
         has_isolated=bool(np.any(terms.rules.brackets.are_isolated)),
         has_exits=has_exits,
         moves_stops=moves_stops,
         needs_extra_prices=bool(np.any(kinds != r.PLAIN)),
-        last_funding=np.full(n, np.nan),
+        last_funding=np.full(n_instruments, np.nan),
         cursor=np.zeros(r.N_CURSOR, np.int64),
         alone_for=np.zeros(len(r.REASONS), np.int64),
         counts=np.zeros(len(r.REASONS), np.int64),
@@ -429,9 +453,10 @@ def find_largest_values(inputs: Any) -> list[float]:
 
 
 def find_largest_value(inputs: Any, i: int) -> float:
-    """Return the largest contract value of an instrument, without sign, at any price.
+    """Return the largest contract value of instrument i at any of its prices: money, without sign.
 
-    It is at an extreme of the prices: the value rises with them.
+    The signed value rises with the price, also that of an inverse contract. So its size is largest
+    at an extreme of the prices, of which bars without a price (NaN) are left out.
     """
     feed = inputs.feed
     brackets = inputs.terms.rules.brackets
@@ -447,27 +472,33 @@ def find_largest_value(inputs: Any, i: int) -> float:
 def find_order_minimum(inputs: Any, largest_values: Sequence[float]) -> float:
     """Return a bound of the equity that the smallest order of any instrument needs, at any bar.
 
-    The smallest order is a lot or the minimum notional; it needs its notional / the best leverage.
+    The smallest order is a lot or the minimum notional. It needs its notional / the largest
+    leverage that margin table and policy limits allow. Instruments without lots need nothing.
+    ``largest_values`` are the largest contract values of the instruments.
     """
     terms = inputs.terms
     order_minimum = 0.0
     for i in np.flatnonzero(terms.flags[:, HAS_ROUNDING]).tolist():
-        # The margin tables of all dates.
+        # The margin tables of all dates: the strictest one counts.
         tables = [pick_margin(terms, i)]
-        tables += [margin for _, k, margin in inputs.changes if k == i]
-        initial = inputs.feed.initial[0, i]
-        best_of_tables = min(compute_best_leverage(table, initial) for table in tables)
+        for _bar, instrument, table in inputs.changes:
+            if instrument == i:
+                tables.append(table)
+        multiplier = inputs.feed.initial[0, i]
+        best_of_tables = min(compute_best_leverage(table, multiplier) for table in tables)
         best_leverage = min(best_of_tables, terms.numbers[i, r.NUMBER.max_leverage])
 
         lot_notional = terms.numbers[i, r.NUMBER.lot] * largest_values[i]
         smallest_order = max(terms.numbers[i, r.NUMBER.min_notional], lot_notional)
+        # At a leverage of 0 there is no order.
         if best_leverage > 0.0:
-            order_minimum = max(order_minimum, smallest_order / best_leverage * MORE)
+            equity_needed = smallest_order / best_leverage * MINIMUM_SLACK
+            order_minimum = max(order_minimum, equity_needed)
     return order_minimum
 
 
 def fill_up(of_sets: Sequence[Any]) -> list[Any]:
-    """Return something for each lane: lanes without a set have that of the last one."""
+    """Return a value for each lane, from one for each set: lanes without a set have the last."""
     return [*of_sets, *[of_sets[-1]] * (LANES - len(of_sets))]
 
 
@@ -488,33 +519,35 @@ def start_memories(panel: Sequence[Any]) -> FloatArray:
     return np.array(numbers, np.float64)
 
 
-def gather_policies(block: Block, n: int) -> LanePolicies:
+def gather_policies(block: Block, n_instruments: int) -> LanePolicies:
     """Return the policies of a block of n instruments, with what they see and remember by lane.
 
     Each lane is the account of one set: its policies have parameters, columns and memory of their
     own, or share those that are equal. The fields are those of :class:`.LanePolicies`. What is by
-    lane is a row of LANES numbers, where lanes beyond the sets have those of the last one; the rest
-    is as the loop of a run has it, in ``block.deciders``.
+    lane is a row of LANES numbers, where lanes beyond the sets have those of the last one
+    (:func:`fill_up`). The rest is the same in all lanes, as the loop of a run has it in
+    ``block.deciders``.
     """
     deciders = block.deciders
     panel = block.setups[0].observed
 
     # Where the columns of each lane begin in memory, and from which bar on it is asked.
-    columns = np.zeros((n, LANES), np.int64)
-    known = np.zeros((n, LANES), np.int64)
-    for i in range(n):
+    columns = np.zeros((n_instruments, LANES), np.int64)
+    known = np.zeros((n_instruments, LANES), np.int64)
+    for i in range(n_instruments):
         columns[i] = fill_up(find_addresses([of_set[i] for of_set in block.columns]))
         known[i] = fill_up([warm_ups[i].bar for warm_ups in block.warm_ups])
 
-    # Sets of the same setup start with the same memory, which is made once.
+    # What policies remember before their first bar. Sets of the same setup start with the same
+    # memory, which is made once. ``widths`` is how many numbers each policy remembers.
     setups = {id(setup): setup for setup in block.setups}
     memory_of = {key: start_memories(setup.observed) for key, setup in setups.items()}
     memories = fill_up([memory_of[id(setup)] for setup in block.setups])
     widths = [len(start_memory(observed.policy) or ()) for observed in panel]
 
-    # How many columns each policy has, and the step from bar to bar in them: that of the first
-    # column of the first set is that of all (:func:`join_columns`).
-    n_columns = np.array([len(observed.columns) for observed in panel[:n]], np.int64)
+    # How many columns each policy has, and the step from bar to bar in them, in numbers: that of
+    # the first column of the first set is that of all (:func:`join_columns`).
+    n_columns = np.array([len(observed.columns) for observed in panel[:n_instruments]], np.int64)
     first_column = block.columns[0][0]
     stride = first_column.strides[0] // BYTES_OF_FLOAT
     return LanePolicies(
@@ -544,41 +577,48 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
 
 
 def lay_params(block: Block) -> FloatArray:
-    """Return the parameters of all lanes, a row of LANES numbers for each parameter.
+    """Return the parameters of all lanes, a row of LANES numbers for each parameter, flat.
 
     They are those of the first set, but for the parameters that sets vary: each lane has its own,
-    and lanes without a set that of the last one. The parameters of policy i begin at row
-    ``begins[i]``. All policies of a sweep are of one class, so what varies does in each of them, at
-    the same place.
+    and lanes without a set that of the last one. All policies of a sweep are of one class, so what
+    varies does in each of them, at the same place. The last row is room: a policy without
+    parameters begins there.
     """
+    # ``first_rows``, an array, has for each policy the row at which its parameters begin.
     observed = list(block.setups[0].observed)
-    numbers, begins = engine.flatten_settings(observed)
-    rows = make_aligned((len(numbers) + 1) * LANES)
-    table = rows.reshape(-1, LANES)
-    table[:-1] = numbers[:, None]
+    numbers, first_rows = engine.flatten_settings(observed)
+    flat = make_aligned((len(numbers) + 1) * LANES)
+    rows = flat.reshape(-1, LANES)
+    rows[:-1] = numbers[:, None]
 
     names = [*number_elements(observed[0].policy.settings())]
     for place, name in enumerate(names):
-        values = block.varied.get(name, ())
-        if len(values):
-            table[begins + place, : len(values)] = values
-            table[begins + place, len(values) :] = values[-1]
-    return rows
+        if name not in block.varied:
+            continue
+        # The rows of this parameter in all policies at once: ``first_rows`` is an array.
+        values = block.varied[name]
+        rows[first_rows + place, : len(values)] = values
+        rows[first_rows + place, len(values) :] = values[-1]
+    return flat
 
 
-def find_warm_ups(setups: Sequence[engine.Setup], n: int) -> list[list[engine.WarmUp]]:
-    """Return the warm-up of the n policies of each set: from which bar on each is asked."""
-    # Sets share columns, so each is looked at once.
+def find_warm_ups(setups: Sequence[engine.Setup], n_instruments: int) -> list[list[engine.WarmUp]]:
+    """Return the warm-ups of each set, one for each of its policies: from which bar on it decides.
+
+    Policies of an overlay, after the first ``n_instruments``, have none.
+    """
+    # Sets share columns, by their id, so each is looked at once.
     warm_ups: dict[int, engine.WarmUp] = {}
     for setup in setups:
-        for observed in setup.observed[:n]:
+        for observed in setup.observed[:n_instruments]:
             if id(observed.columns) not in warm_ups:
                 warm_ups[id(observed.columns)] = engine.find_warm_up(observed.columns)
 
-    def pick(setup: engine.Setup) -> list[engine.WarmUp]:
-        return [warm_ups[id(observed.columns)] for observed in setup.observed[:n]]
-
-    return [pick(setup) for setup in setups]
+    warm_ups_of_sets = []
+    for setup in setups:
+        of_policies = setup.observed[:n_instruments]
+        warm_ups_of_sets.append([warm_ups[id(observed.columns)] for observed in of_policies])
+    return warm_ups_of_sets
 
 
 def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
@@ -614,21 +654,22 @@ class LaneFees:
         self.groups = group_by_fees(block.setups)
 
     def charge(self, t: int) -> int:
-        """Write the fee rates of all lanes at bar t, the first of a day; return the end of the day.
+        """Write the fee rates of all lanes at bar t, the first of a day.
 
-        The end is the bar at which it must be called next. Tiers go by what a lane traded in the
-        days before. Fees without tiers stay.
+        Fee tiers go by what a lane traded in the days before. Fees without tiers stay. Returns the
+        bar at which the day ends: it must be called again there.
         """
-        # The tally counts on from the first bar, so what was traded since the last call, in the
-        # days before this one, is its growth.
+        # The tally counts on from the first bar, so its growth is what was traded since the last
+        # call: money, by lane.
         traded_so_far = self.account[r.TALLY.traded].copy()
         days = self.traded.add(traded_so_far - self.traded_before)
         self.traded_before = traded_so_far
         self.traded, end_of_day = engine.start_day(self.day_of_bar, days, t)
 
         for fees, lanes in self.groups:
-            # Three rates of each instrument, by lane of the group: what is charged is a blend of
-            # the others. An instrument without tiers has NaN in all lanes, so the first is asked.
+            # For each instrument the taker rate, the maker rate, and what is charged, a blend of
+            # both: arrays by lane of the group. Without tiers they are NaN in all lanes, so the
+            # first lane is looked at.
             rates = fees.find(self.traded.past[:, lanes])
             for i, (taker, _maker, charged) in enumerate(rates):
                 has_tiers = not np.isnan(charged[0])
@@ -688,7 +729,8 @@ class Room:
             first=self.first,
         )
 
-        # All arrays that lanes write into, each with its first numbers.
+        # All arrays that blocks write into, each with a copy of its first numbers, from which
+        # ``begin`` restores them: of the account, and of the terms what differs between lanes.
         terms = self.terms_in_time.terms
         brackets = terms.rules.brackets
         written = (terms.numbers, brackets.multipliers, brackets.initial_multipliers)
@@ -699,7 +741,7 @@ class Room:
                 self.first_numbers.append((view, view.copy()))
 
     def begin(self) -> None:
-        """Write the numbers with which each block begins."""
+        """Write the numbers with which each block begins over those that the last one left."""
         for view, numbers in self.first_numbers:
             view[...] = numbers
         if self.inputs.changes:  # the tables of the last block are those of its last day
@@ -733,7 +775,7 @@ class Room:
 
 
 def find_room(block: Block) -> Room:
-    """Return the room of this thread, another one if it is of other inputs."""
+    """Return the room of this thread; a new one for a block of other inputs than the last block."""
     lent = block.lent
     if lent.room is None or lent.room.inputs is not block.setups[0].inputs:
         lent.room = Room(block)
@@ -747,23 +789,23 @@ def start_terms(inputs: Any, first: int) -> engine.TermsInTime:
     return engine.TermsInTime(own, first, engine.pack_terms)
 
 
-def silence(deciders: engine.Deciders, n: int) -> engine.Deciders:
+def silence(deciders: engine.Deciders, n_instruments: int) -> engine.Deciders:
     """Return policies that decide nothing, for a lane that passes a bar alone."""
-    none = np.zeros(n + 1, np.int64)
+    none = np.zeros(n_instruments + 1, np.int64)
     return deciders._replace(
         asks=none,
-        wants_price=none[:n].copy(),
+        wants_price=none[:n_instruments].copy(),
         wants_account=none.copy(),
         wants_bar=none.copy(),
-        tradable=np.zeros((1, n), np.int64),
+        tradable=np.zeros((1, n_instruments), np.int64),
     )
 
 
 def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
-    """Take the lanes through the market, chunk by chunk; return whether they reached its end.
+    """Take the lanes through the market, chunk by chunk; return False if the sweep was stopped.
 
-    False if they were stopped. Raises BlockFault if a lane has a fault: the sets are then run one
-    by one, which says which of them has it. What lanes counted is in their memory, ``lanes``.
+    What the accounts become and count is written into ``lanes``. Raises BlockFault if a lane has a
+    fault: the sets are then run one by one, which says which of them has it.
     """
     setup = block.setups[0]
     inputs = setup.inputs
@@ -779,7 +821,8 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         if is_stopped():
             return False
 
-        # A chunk ends where tables or fees change by date: both write the terms that hold in it.
+        # A chunk of bars has the same terms. It ends where margin tables or fees change by date;
+        # ``at`` and ``charge`` write those that hold in it, and return where they end.
         stop, _ = room.terms_in_time.at(t, min(t + CHUNK, n_bars), None)
         if fees is not None:
             stop = min(stop, fees.charge(t))
@@ -788,8 +831,8 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         span = (t, stop)
         lanes.cursor[r.CURSOR.is_written] = span in block.table.written
         packed_terms = room.terms_in_time.packed
-        t, why = room.take_block(packed_terms, room.market, policies, lanes, lone, t, stop)
-        if why != DONE:
+        t, reason = room.take_block(packed_terms, room.market, policies, lanes, lone, t, stop)
+        if reason != DONE:
             raise BlockFault
         block.table.written.add(span)
     return True
@@ -804,10 +847,11 @@ def measure_wallets(
 ) -> dict[str, FloatArray]:
     """Return the measures of accounts by name, each of shape (accounts,), from what lanes counted.
 
-    ``numbers`` are the fields of their tallies by name, ``wallets`` their wallets of shape
-    (accounts, fields). Writes the field ``price_pnl``, which lanes do not count: what no other term
-    explains of the change of the equity.
+    ``names`` are the measures wanted. ``numbers`` are the fields of the tallies by name, each of
+    shape (accounts,); ``wallets`` has shape (accounts, fields), ``equity_at_start`` shape
+    (accounts,). Writes the field ``price_pnl`` into ``numbers``, which lanes do not count.
     """
+    # The profit of prices is the change of the equity that no other gain and no cost explains.
     equity = wallets[:, WALLET.equity]
     other_gains = sum(numbers[name] for name in GAINS)
     costs = sum(numbers[name] for name in m.GROWTH_TERMS)
@@ -815,11 +859,11 @@ def measure_wallets(
     measures = measure_accounts(numbers, span, wallets[:, WALLET.unit], equity)
     measured = {name: np.asarray(measures[name], dtype=np.float64) for name in names}
 
-    # Collateral has a profit and costs of its own, in the wallet.
+    # The profit and the costs of collateral are counted in the wallet: positions have the rest.
     if "slippage" in measured:
         measured["slippage"] = measured["slippage"] - wallets[:, WALLET.converted_so_far]
     if "price_pnl" in measured:
         of_positions = measured["price_pnl"] - wallets[:, WALLET.assets_so_far]
-        # Where nothing was ever held, what is left is rounding.
+        # Where nothing was ever traded, what is left is rounding: 0.
         measured["price_pnl"] = np.where(numbers["traded"] == 0.0, 0.0, of_positions)
     return measured

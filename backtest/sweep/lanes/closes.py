@@ -20,8 +20,10 @@ from backtest.sweep.lanes.rows import (
     PRICE,
     TALLY,
     WORK,
+    LaneBits,
     Lanes,
     cell,
+    drop_lowest,
     is_listed,
     lowest,
     select,
@@ -34,15 +36,15 @@ if TYPE_CHECKING:
     from backtest.margin.portfolio_kernels import BracketTables
 
 GROWTH = 1.1
-"""Ratio of the bound of quantities to the largest one at the end of a sample."""
+"""Ratio of ``largest_quantity``, a bound, to the largest quantity held at the end of a sample."""
 
 
 # Loops over lanes have no branch on what differs between lanes, so that the compiler computes them
 # side by side: both cases are computed, and ``select`` chooses.
 
 
-def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    """Value all lanes at the closes of the bar, and count falls, leverage and margins of them.
+def close_lanes(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
+    """Value all lanes (accounts) at the closes of the bar; count their falls, leverage and margins.
 
     Writes equity, unit value and peak into the wallets, and what a tally counts into its rows. All
     orders and payments of the bar must be done. Lanes that pass the bar alone are valued too: they
@@ -50,8 +52,8 @@ def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     """
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
     # One position has code of its own, for each margin mode: the flag is a constant in it.
-    if n > 1:
-        has_fallen = close_several(lanes, is_isolated, n)
+    if n_instruments > 1:
+        has_fallen = close_several(lanes, is_isolated, n_instruments)
     elif is_isolated:
         has_fallen = close_one(lanes, is_isolated=True)
     else:
@@ -60,14 +62,15 @@ def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     if has_fallen:
         follow_lows(lanes)
     if lanes.is_full:
-        count_exposure(terms, lanes, n)
+        count_exposure(terms, lanes, n_instruments)
 
 
 def follow_lows(lanes: Lanes) -> None:
-    """Write the deepest fall of each lane so far, where this bar made one deeper.
+    """Write the deepest fall of each lane so far, where this close made one deeper.
 
-    A fall is a pair, the unit value and the peak before it. Their ratio is what :func:`count_close`
-    compares with.
+    A fall is a pair, the unit value at its bottom (``low``) and the peak before it (``low_peak``).
+    Their ratio is written as ``lowest_share``, with which :func:`count_close` compares later
+    closes. It must have written unit value and peak of this close.
     """
     account = lanes.account
     for lane in range(LANES):
@@ -85,19 +88,20 @@ def follow_lows(lanes: Lanes) -> None:
         account[cell(OWN.lowest_share, lane)] = low / low_peak
 
 
-def close_several(lanes: Lanes, is_isolated: bool, n: int) -> bool:
+def close_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> bool:
     """Write the equity of lanes of several positions at the close, and count it.
 
-    Return whether any lane fell under its lowest share of a peak. Sums begin with the cash; those
-    of isolated positions, of which the row ``equity`` has a part until the end, take it last. That
-    is the order of a run, so both are equal to the last bit.
+    Return whether any lane fell deeper than ever before. The row ``equity`` is the sum: of cross
+    positions it begins with the cash; of isolated ones the cash is added last, so until then the
+    row has only their margins and profits. A run adds in the same orders, so both have the same
+    bits.
     """
     account = lanes.account
     for lane in range(LANES):
         cash = account[cell(WALLET.cash, lane)]
         account[cell(WALLET.equity, lane)] = select(is_isolated, 0.0, cash)
 
-    for i in range(n):
+    for i in range(n_instruments):
         if not is_listed(lanes, i):
             continue
         if is_isolated:
@@ -116,7 +120,10 @@ def close_several(lanes: Lanes, is_isolated: bool, n: int) -> bool:
 
 
 def add_cross_close(lanes: Lanes, i: int) -> None:
-    """Add the value of a cross position at its close to the equity of all lanes."""
+    """Add the value of a cross position at its close to the row ``equity`` of all lanes.
+
+    The cash has paid for its contracts, so it adds their whole value.
+    """
     account = lanes.account
     close = lanes.prices[PRICE.close, i]
     for lane in range(LANES):
@@ -125,7 +132,10 @@ def add_cross_close(lanes: Lanes, i: int) -> None:
 
 
 def add_isolated_close(lanes: Lanes, i: int) -> None:
-    """Add the margin and the profit of an isolated position at its close to the equity of lanes."""
+    """Add margin and profit of an isolated position at its close to the row ``equity`` of lanes.
+
+    They are added one after another, not as their sum: so the row has the bits of a run.
+    """
     account = lanes.account
     position = lanes.position
     close = lanes.prices[PRICE.close, i]
@@ -150,7 +160,8 @@ def find_backing(position: FloatArray, close: float, i: int, lane: int) -> float
 def close_one(lanes: Lanes, is_isolated: bool) -> bool:
     """Write the equity of lanes of one position at the close, and count it.
 
-    Return whether any lane fell under its lowest share of a peak.
+    Return whether any lane fell deeper than ever before. A cross position adds its contracts at the
+    close to the cash, an isolated one its margin and its profit.
     """
     account = lanes.account
     position = lanes.position
@@ -169,10 +180,11 @@ def close_one(lanes: Lanes, is_isolated: bool) -> bool:
 
 @inlined
 def count_close(account: FloatArray, equity: float, lane: int) -> bool:
-    """Write the unit value of a lane at this close and its peak; return whether a new low is due.
+    """Write the unit value of a lane at this close and its peak; return whether it is a new low.
 
     The unit value is scale * (equity + reserve): the return of the account, whatever is paid in or
-    out. It is a new low where it is a smaller share of its peak than ever before.
+    out. It is a new low where it is a smaller share of its peak than ever before: the caller must
+    then write the low (:func:`follow_lows`). ``equity`` is that of the close: money.
     """
     scale = account[cell(WALLET.scale, lane)]
     wealth = equity + account[cell(WALLET.reserve, lane)]
@@ -191,17 +203,18 @@ def count_close(account: FloatArray, equity: float, lane: int) -> bool:
 # Leverage and margin.
 
 
-def count_exposure(terms: Terms, lanes: Lanes, n: int) -> None:
+def count_exposure(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
     """Count leverage, initial margin and the peak of the margin needed at the closes of the bar.
 
-    Positions are summed first, into rows of the account, then counted lane by lane. The equity must
-    be that of this close. Margin rates are bounds, so a lane whose share of margin needed may be a
-    new peak is measured exactly at last (:func:`raise_peaks`).
+    Positions are summed first, into the rows ``gross``, ``initial``, ``needed`` and ``backing`` of
+    the account, then counted lane by lane. The row ``equity`` must be that of this close. Margin
+    rates are bounds, so a lane whose share of margin needed may be a new peak is measured exactly
+    at last (:func:`raise_peaks`).
     """
     account = lanes.account
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
     is_first = True
-    for i in range(n):
+    for i in range(n_instruments):
         if not is_listed(lanes, i):
             continue
         if is_isolated:
@@ -214,15 +227,15 @@ def count_exposure(terms: Terms, lanes: Lanes, n: int) -> None:
         write_no_exposure(lanes)
 
     # A pool is backed by the equity; of isolated positions the worst one counts, by its backing.
-    peaks = 0
+    lanes_at_peak = 0
     for lane in range(LANES):
         backing = account[cell(WALLET.equity, lane)]
         if is_isolated:
             backing = account[cell(WORK.backing, lane)]
         count_leverage(account, terms.max_gross_leverage, lane)
-        peaks |= may_be_peak(account, backing, lane) << lane
-    if peaks != 0:
-        raise_peaks(terms, lanes, n, peaks)
+        lanes_at_peak |= may_be_peak(account, backing, lane) << lane
+    if lanes_at_peak != 0:
+        raise_peaks(terms, lanes, n_instruments, lanes_at_peak)
 
 
 @inlined
@@ -251,10 +264,10 @@ def write_no_exposure(lanes: Lanes) -> None:
 def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
     """Add the initial margin and the gross leverage of a lane at this close to its tally.
 
-    Both come from the sums of the bar, in rows of the account. Closes over ``cap``, the cap of
-    gross leverage, are counted.
+    Both come from the sums of the bar: the rows ``initial`` and ``gross``, money. Closes over
+    ``cap``, the cap of gross leverage, are counted, and the highest leverage is kept.
     """
-    # As shares of the equity, these are 0 where there is none.
+    # 0 for an account without equity: leverage and share of the equity are 0 there.
     inverse_equity = invert(account[cell(WALLET.equity, lane)])
     initial = account[cell(WORK.initial, lane)]
     leverage = account[cell(WORK.gross, lane)] * inverse_equity
@@ -273,7 +286,8 @@ def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
 def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     """Add a cross position to the sums of all lanes: gross notional, and margin needed, a bound.
 
-    With ``is_first`` the sums begin with it.
+    They are the rows ``gross`` and ``needed`` of the account: money. With ``is_first`` they begin
+    with this position, whatever an earlier bar left in them.
     """
     account = lanes.account
     contract_notional = abs(lanes.prices[PRICE.close, i])
@@ -290,17 +304,19 @@ def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
 
 
 def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> None:
-    """Add the initial margin of a cross position to the sum of each lane.
+    """Add the initial margin of a cross position to the row ``initial`` of each lane: money.
 
-    It is the notional / the leverage of its bracket, or the venue leverage that is set. Lanes go
-    side by side from bracket to bracket: those whose notional is over the floor of one take its
-    leverage, written into ``bracket_leverage``.
+    It is the notional / the leverage that its bracket of the margin table allows, or / the venue
+    leverage that is set. Lanes go side by side from bracket to bracket: those whose notional is
+    over the floor of one take its leverage, in the row ``bracket_leverage``. With ``is_first`` the
+    sum begins with this position.
     """
     account = lanes.account
     contract_notional = abs(lanes.prices[PRICE.close, i])
     multiplier = tables.initial_multipliers[i]
 
-    # All begin with the first bracket; a venue leverage that is set holds in all brackets.
+    # All lanes begin with the first bracket. A venue leverage that is set (0: none) holds in all
+    # brackets, so then no other is tried.
     has_setting = tables.settings[i] > 0.0
     leverage = tables.leverages[i, 0] / multiplier
     if has_setting:
@@ -308,7 +324,8 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
     for lane in range(LANES):
         account[cell(WORK.bracket_leverage, lane)] = leverage
 
-    # No lane is over the bound, so brackets above it are not tried.
+    # No lane holds more than ``largest_quantity``, so brackets above its notional are not tried. A
+    # bracket begins at the cap of the one before.
     largest_notional = lanes.largest_quantity[i] * contract_notional
     k = 1
     while not has_setting and k < tables.counts[i] and largest_notional > tables.caps[i, k - 1]:
@@ -365,17 +382,18 @@ def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
         account[cell(WORK.backing, lane)] = select(is_worse, backing, worst_backing)
 
 
-def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
-    """Measure the margin needed of some lanes, as bits, and write it where it is a new peak.
+def raise_peaks(terms: Terms, lanes: Lanes, n_instruments: int, lanes_at_peak: LaneBits) -> None:
+    """Measure the margin that some lanes need, without bounds, and write it where it is a new peak.
 
-    Of the pool, or of the isolated position whose margin needed is the largest share of its
-    backing. A peak is a pair, needed and backing: their ratio is compared.
+    It is that of the pool, or of the isolated position whose margin needed is the largest share of
+    its backing. A peak is the pair of margin needed and backing whose ratio is the highest so far:
+    the rows ``peak_needed`` and ``peak_backing`` of the tally.
     """
     account = lanes.account
-    while peaks != 0:
-        lane = lowest(peaks)
-        peaks &= peaks - 1
-        needed, backing = measure_needed(terms, lanes, n, lane)
+    while lanes_at_peak != 0:
+        lane = lowest(lanes_at_peak)
+        lanes_at_peak = drop_lowest(lanes_at_peak)
+        needed, backing = measure_needed(terms, lanes, n_instruments, lane)
 
         peak_needed, peak_backing = raise_ratio(
             account[cell(TALLY.peak_needed, lane)],
@@ -388,18 +406,22 @@ def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
         account[cell(TALLY.peak_backing, lane)] = peak_backing
 
 
-def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float, float]:
-    """Return the maintenance margin that a lane needs, and what backs it: money, no bounds.
+def measure_needed(
+    terms: Terms, lanes: Lanes, n_instruments: int, lane: int
+) -> tuple[float, float]:
+    """Return the maintenance margin that a lane needs at the close, and what backs it: money.
 
-    Of its pool of cross positions; of isolated ones, those of the position whose margin needed is
-    the largest share of its backing.
+    Of cross positions it is the margin of all, backed by the equity. Of isolated ones it is that of
+    one position, the one whose margin needed is the largest share of its backing. Unlike the rows
+    ``needed``, which are bounds, it is exact.
     """
     position = lanes.position
     brackets = terms.rules.brackets
     needed_of_all = 0.0
+    # Before the first position nothing is needed, whatever backs it.
     needed_of_worst = 0.0
     backing_of_worst = 1.0
-    for i in range(n):
+    for i in range(n_instruments):
         quantity = position[spot(i, HELD.quantity, lane)]
         if quantity == 0.0:
             continue
@@ -421,14 +443,16 @@ def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float
 
 
 def end_samples(lanes: Lanes, free: float) -> None:
-    """End a sample (such as a day) in all lanes, one after another, by the tally of a run.
+    """End a sample (such as a day) in all lanes, one after another, by the rule of a run.
 
-    The fields of a sample are copied from the rows of a lane into that tally, and back. ``free`` is
-    the risk-free return of the sample. It must come after the close has written the unit values.
+    That rule, ``finish_sample``, works on a tally. So the fields of a sample are copied from the
+    rows of a lane into the one tally ``lanes.tally``, and back. ``free`` is the risk-free return of
+    the sample, a fraction. It must come after the close has written the unit values.
     """
     account = lanes.account
-    # A tally is numbers in the order of its fields, which the rows of a lane have from
-    # FIRST_OF_TALLY on. Those that the end of a sample changes stand together.
+    # A tally is numbers in the order of its fields, and a lane has them as rows in that order, from
+    # FIRST_OF_TALLY on. Fields that the end of a sample changes stand together: ``sample_unit`` to
+    # ``disutility``.
     tally = view_numbers(lanes.tally)
     first_row = TALLY.sample_unit
     stop_row = TALLY.disutility + 1
@@ -443,12 +467,13 @@ def end_samples(lanes: Lanes, free: float) -> None:
 
 
 def keep_units(lanes: Lanes) -> None:
-    """Write the unit values of all lanes at the end of a sample, and bound quantities anew.
+    """Write the unit values of all lanes at the end of a sample, and lower bounds of quantities.
 
-    The bound of an instrument is the largest quantity that any lane holds, times GROWTH: without
-    this it would only rise. Margin rates are bounds for quantities up to it, so they are marked as
-    not written. Lanes that passed the bar alone must be back.
+    The bound of an instrument, ``largest_quantity``, becomes GROWTH times the most contracts that
+    any lane holds: in between it only rises. Margin rates are bounds for quantities up to it, so
+    they are marked as not written. Lanes that passed the bar alone must be back.
     """
+    # ``units`` has no rows if the returns of the sets are not wanted.
     k = lanes.cursor[CURSOR.sample]
     if k < len(lanes.units):
         for lane in range(LANES):

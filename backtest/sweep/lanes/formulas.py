@@ -44,18 +44,21 @@ def find_block() -> _compile.Entry:
 def find_observed_texts(kind: type[Policy]) -> frozenset[str]:
     """Return the parameters of a policy that are texts, and that its formula does not read.
 
-    None of a policy whose formula may read any: a combinator, a formula that is made, one that
-    calls a method or reads a property.
+    Such a text only chooses what the policy observes. Empty for a policy whose formula may read any
+    text, as that is not seen in it: a combinator, a formula that is made, one that calls a method
+    or reads a property.
     """
     if issubclass(kind, Combinator) or hasattr(kind, "make_formula"):
         return frozenset()
 
+    # The fields of the policy itself, the first argument of its formula. One that is no parameter
+    # is a method or a property, which may read any.
     declared = kind.parameters()
-    read = find_fields(formula_of(kind), 0)
-    if not read <= declared.keys():
+    fields_read = find_fields(formula_of(kind), 0)
+    if not fields_read <= declared.keys():
         return frozenset()
     texts = {name for name, parameter in declared.items() if isinstance(parameter.default, str)}
-    return frozenset(texts - read)
+    return frozenset(texts - fields_read)
 
 
 def list_numbers(policy: Policy) -> list[str]:
@@ -75,9 +78,11 @@ def write_lane_formula(
 ) -> engine.Recipe:
     """Return the recipe of the formula that decides for all lanes of an instrument.
 
-    Its text is a function that reads what all lanes share, and then decides in a loop over lanes.
-    Of the parameters some are ``varied`` over lanes; those that no set has ``asked`` for are
-    constants if they are 0 or 1. ``read`` are the fields of the account that it reads.
+    A recipe is the text of a function and its name. The function reads what all lanes share, and
+    then decides in a loop over lanes. It depends on four things by name: the ``columns`` that the
+    policy observes; the parameters that are ``varied`` over lanes, read in the loop; those that the
+    sets of the sweep have ``asked`` for, as others are constants if they are 0 or 1; the fields of
+    the account that the policy ``read``.
 
     The arguments of the function are arrays of rows, a number for each lane in a row, which
     :func:`make_ask` hands over::
@@ -157,10 +162,11 @@ def write_venue() -> str:
 def write_shared(
     settings: Mapping[str, Any], shared: Mapping[str, str], asked: frozenset[str]
 ) -> list[str]:
-    """Return lines that read the parameters of the first lane, before the loop over lanes.
+    """Return lines of code that read the parameters of the first lane, before the loop over lanes.
 
-    A parameter that is 0 or 1, and that no set asks for, is a constant: the compiler drops the
-    branches that it rules out. ``shared`` are the names of the lines, by parameter.
+    ``settings`` are the values of the parameters by name, ``shared`` the variables that the lines
+    assign. A parameter that is 0 or 1, and that no set asks for, is a constant: so the compiler
+    drops the branches that it rules out.
     """
     lines = []
     for k, (name, value) in enumerate(settings.items()):
@@ -285,36 +291,41 @@ def make_ask() -> Any:
     """Return ``loop.ask_lanes`` for compiled code: it calls the formula of a policy by its address.
 
     The formula is the function that :func:`write_lane_formula` writes, whose arguments are given in
-    its order. Of arrays by row it is given the array, and the place of its first number: row k of a
-    policy begins at k * LANES. It writes the leverage of each lane, and answers 0 if one of them is
-    negative, else 1.
+    its order. Compiled code has only its address, and the machine knows no names or types: so the
+    call gives arrays and places of numbers in them (:data:`ARRAYS`). Row k of a policy begins at
+    k * LANES. It writes the leverage of each lane, and answers 0 if one of them is negative, else
+    1.
     """
     read_number: Any = _compile.read_number
     # "q": it returns a whole number of 64 bits. After the arrays come two numbers, count and time.
     call_formula = _compile.make_call("q", ARRAYS, n_numbers=2)
 
     def read_columns(policies: Any, i: int, local: int) -> None:
-        """Write row ``local`` of the columns of policy i, by lane, into ``policies.seen``.
+        """Write what the columns of policy i have at bar ``local`` into ``policies.seen``, by lane.
 
-        Columns lie end to end in memory, each ``lengths[i]`` bars long.
+        The columns of a lane lie end to end in memory, each ``lengths[i]`` bars long, in steps of
+        ``stride`` numbers. ``policies.columns`` has the address at which those of a lane begin.
         """
         # Lanes that share their columns have those of the first lane.
         n_lanes = LANES if policies.has_own_columns else 1
         for k in range(policies.n_columns[i]):
-            place = (k * policies.lengths[i] + local) * policies.stride
+            numbers_before = (k * policies.lengths[i] + local) * policies.stride
             for lane in range(n_lanes):
-                column = policies.columns[i * LANES + lane]
-                policies.seen[k * LANES + lane] = read_number(column, place)
+                address = policies.columns[i * LANES + lane]
+                policies.seen[k * LANES + lane] = read_number(address, numbers_before)
 
     read_bar = _compile.jit(read_columns, forceinline=True)
 
     def ask_address(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
         """Write the leverages that policy i decides; return whether none is negative.
 
-        What lanes show of accounts and bar must be written before. The target is row ``leverage``
-        of the position, which ``muted`` follows: rows 0 and 1 of what the formula is given.
+        ``time`` is the open of the bar, ns; ``local`` is the bar as the columns count it. What
+        lanes show of accounts and bar must be written before. The formula writes into the row
+        ``leverage`` of the position, and reads the row ``muted`` after it.
         """
         read_bar(policies, i, local)
+        # Arrays in the order of ARRAYS: each is followed by the place at which the part of policy i
+        # begins, if there is one.
         answer: int = call_formula(
             policies.addresses[i],
             lanes.position,

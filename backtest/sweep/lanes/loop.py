@@ -45,9 +45,11 @@ from backtest.sweep.lanes.rows import (
     REASON,
     TALLY,
     WORK,
+    LaneBits,
     LanePolicies,
     Lanes,
     cell,
+    drop_lowest,
     lowest,
     may_fill,
     select,
@@ -115,12 +117,13 @@ def take_block(
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take all lanes from bar start to stop; return the bar reached, and why it ended there.
+    """Take all lanes (accounts) from bar start to stop; return the bar reached, and why it ended.
 
     All lanes pass a bar side by side. Those in which something rare may happen pass it again,
-    alone, from where they stood before it; what they were in the meantime is written over. It ends
-    at ``stop`` (DONE), at a fault of a lane that passed alone, or where a policy decided a leverage
-    below 0 (NEGATIVE). After a fault the lanes are used no more: their sets are run one by one.
+    alone, from where they stood before it; what they were in the meantime is written over. The
+    reason is DONE at ``stop``, the fault of a lane that passed alone, or NEGATIVE where a policy
+    decided a leverage below 0. After a fault the lanes are used no more: their sets are run one by
+    one.
     """
     terms = share(terms)
     market = share(market)
@@ -129,20 +132,22 @@ def take_block(
     lone = share(lone)
     feed = market.feed
     clock = market.clock
-    n = len(lanes.signal)
+    n_instruments = len(lanes.signal)
     quiet.begin_prices(terms, feed, lanes)
     # The blocks of a market share a table of prices: the first that reaches these bars writes it.
     if lanes.cursor[CURSOR.is_written] == 0:
         quiet.write_table(terms, feed, lanes, start, stop)
 
     for t in range(start, stop):
+        # The bar in all lanes: its open, its close, and the sample (such as a day) that it ends.
         quiet.write_bar_prices(terms, feed, lanes, t)
-        alone = pass_open(terms, feed, lanes, n, t)
-        close_lanes(terms, lanes, n)
+        alone = pass_open(terms, feed, lanes, n_instruments, t)
+        close_lanes(terms, lanes, n_instruments)
         free = grow_free(lanes.free_return[0], clock.risk_free[t])
         if clock.ends_sample[t] != 0.0:
             end_samples(lanes, free)
 
+        # The same bar again in some of them, through the loop of a run.
         if alone != 0:
             quiet.write_before(terms, feed, lanes, t)
             why = pass_lanes_alone(terms, market, lanes, lone, alone, t)
@@ -152,26 +157,28 @@ def take_block(
         # What lanes share moves on after the lanes that pass alone, which read it as it was.
         end_bar(feed, clock, lanes, free, t)
         if alone != 0:
-            end_lanes(terms, lanes, n)
+            end_lanes(terms, lanes, n_instruments)
+
+        # Policies decide at the close, from what all accounts are after the bar.
         if not ask_all(terms, feed, policies, lanes, t):
             return t, NEGATIVE
     return stop, DONE
 
 
 def pass_lanes_alone(
-    terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, alone: int, t: int
+    terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, alone: LaneBits, t: int
 ) -> int:
-    """Take the lanes of some bits through bar t, one after another, by the loop of a run.
+    """Take some lanes (accounts) through bar t, one after another, by the loop of a run.
 
-    Each is written into the one account that lanes pass alone with, passes the bar, and is read
-    back. Return why it stopped: DONE, or the fault of the first lane that has one. That lane is not
-    read back, as a fault ends the block.
+    Each is copied, as it was kept before the bar, into the account of ``lone``, passes the bar in
+    it, and is copied back. Return DONE, or the fault of the first lane that has one. That lane is
+    not copied back, as a fault ends the block.
     """
-    # Lane by lane: the lowest bit that is left, which is then taken away.
+    n_bars_before = t - lone.first
     while alone != 0:
         lane = lowest(alone)
-        alone &= alone - 1
-        r.take_out(lanes, terms, lone.state, t, t - lone.first, lane)
+        alone = drop_lowest(alone)
+        r.take_out(lanes, terms, lone.state, t, n_bars_before, lane)
         why = pass_bar(terms, market, lanes, lone, t)
         if why != DONE:
             return why
@@ -208,72 +215,79 @@ def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: 
 # The open: payments and trades.
 
 
-def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
-    """Take the lanes of a block through the open of bar t: payments and trades, steps 2 to 6.
+def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n_instruments: int, t: int) -> LaneBits:
+    """Take the lanes (accounts) of a block through the open of bar t: its payments and trades.
 
     Returns the lanes that pass this bar alone instead, in the loop of a run. They are kept as they
-    were before the bar, and do not trade with the others. A set of lanes is a number here, whose
-    bit k is lane k. Steps are numbered as in ``docs/accounting.md``.
+    were before the bar, and do not trade with the others. These are steps 2 to 6 of a bar, numbered
+    as in ``docs/accounting.md``; a liquidation, step 4, is left to lanes that pass the bar alone.
     """
-    cursor = lanes.cursor
+    # In few bars money flows, funding is paid or an instrument ends: is_due is 1.
     is_due = lanes.is_due[t] != 0
     if is_due and is_for_runs(feed, lanes, t):
-        return keep_all(lanes, n)
+        return keep_all(lanes, n_instruments)
 
-    # Steps 2 and 3: funding at the open, and interest since the last one.
-    k = cursor[CURSOR.settlement]
+    # Steps 2 and 3: funding at the open, and interest since the last one. Settlements of funding
+    # are in the order of time; the cursor is at the first one that was not paid.
+    k = lanes.cursor[CURSOR.settlement]
     has_funding = is_due and k < len(feed.funding_bar) and feed.funding_bar[k] == t
     has_interest = terms.has_interest and t > 0
     is_paying = has_funding or has_interest
     if is_paying:
-        quiet.begin_payments(lanes, n)
+        quiet.begin_payments(lanes, n_instruments)
         quiet.pay_lanes(terms, feed, lanes, t, is_open=1)
         if has_interest:
             quiet.charge_lanes(terms, feed, lanes, t)
 
-    # Step 5. What a lane was before the bar is known until its orders fill: so lanes are kept
-    # between planning and filling.
-    is_trading, failing = decide_trades(terms, feed, lanes, n, t)
-    alone = keep_alone(lanes, failing, n, is_paying)
+    # Step 5, the orders. They are planned, which says who passes the bar alone; those lanes are
+    # copied as they were before the bar; then the orders of the others fill. The copies must come
+    # before any fill, which writes over what a lane was.
+    is_trading, failing = decide_trades(terms, feed, lanes, n_instruments, t)
+    alone = keep_alone(lanes, failing, n_instruments, is_paying)
     if is_trading:
-        fill_trades(terms, lanes, n)
+        fill_trades(terms, lanes, n_instruments)
 
     # Step 6: funding inside the bar, on what is held now.
     if is_paying:
         quiet.pay_lanes(terms, feed, lanes, t, is_open=0)
         count_payments(lanes)
     if lanes.moves_stops:
-        follow_bests(lanes, n)
+        follow_bests(lanes, n_instruments)
     return alone
 
 
-def keep_all(lanes: Lanes, n: int) -> int:
-    """Keep all lanes as they are, for the loop of a run, and return them as bits.
+def keep_all(lanes: Lanes, n_instruments: int) -> LaneBits:
+    """Copy all lanes (accounts) aside as they are, and return them: all pass the bar alone.
 
-    Called at a flow of money, or at the end of an instrument, before anything else in the bar.
-    Lanes that have ended are among them.
+    Called at a flow of money, or at the end of an instrument, for which only the loop of a run has
+    rules. It comes before anything else in the bar, so nothing has been paid (``is_paying``). Lanes
+    that have ended are among them; places of the block without an account are not. ``alone_for``
+    says why, for the counts.
     """
-    everyone: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
+    everyone: LaneBits = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
     lanes.alone_for[REASON.whole] = everyone
-    r.keep_lanes(lanes, everyone, n, is_paying=False)
+    r.keep_lanes(lanes, everyone, n_instruments, is_paying=False)
     return everyone
 
 
-def keep_alone(lanes: Lanes, failing: int, n: int, is_paying: bool) -> int:
-    """Keep the lanes that pass this bar alone as they were before it, and return them as bits.
+def keep_alone(lanes: Lanes, may_fail: LaneBits, n_instruments: int, is_paying: bool) -> LaneBits:
+    """Copy aside the lanes (accounts) that pass this bar alone, as they were before it.
 
-    Of those that may fail in it (``failing``, bits too) these are the live ones: an ended lane
-    decides nothing. Of the ended ones they are those that are busy: with something left to close or
-    to earn. ``is_paying`` says that the bar has paid funding or interest.
+    Return them. They are the live lanes among those that may fail in the bar; and the ended lanes,
+    ruined or over, with something left to close or to earn: the cursor ``busy``. Other ended lanes
+    decide nothing, so nothing of theirs can fail. ``is_paying`` says that the bar has paid funding
+    or interest already, which the copies must not have in them.
     """
     busy = lanes.cursor[CURSOR.busy]
-    if (failing | busy) == 0:
+    if (may_fail | busy) == 0:
         return 0
 
-    alone: int = (failing & find_lanes(lanes, r.LIVE)) | busy
+    # Why they pass alone, for the counts. The other reasons are written by ``decide_trades``.
     lanes.alone_for[REASON.whole] = 0
     lanes.alone_for[REASON.over] = busy
-    r.keep_lanes(lanes, alone, n, is_paying)
+
+    alone: LaneBits = (may_fail & find_lanes(lanes, r.LIVE)) | busy
+    r.keep_lanes(lanes, alone, n_instruments, is_paying)
     return alone
 
 
@@ -285,16 +299,19 @@ def count_payments(lanes: Lanes) -> None:
         account[cell(TALLY.interest, lane)] += account[cell(WORK.charged, lane)]
 
 
-def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
-    """Plan what lanes trade; return whether any does, and as bits those that pass the bar alone.
+def decide_trades(
+    terms: Terms, feed: MarketFeed, lanes: Lanes, n_instruments: int, t: int
+) -> tuple[bool, LaneBits]:
+    """Plan what lanes (accounts) trade in bar t; nothing is traded yet.
 
-    Nothing is traded yet. A lane passes alone if it may lose what it has (``loss``), if a stop is
-    in reach (``exit``), if the cap of gross leverage may cut it (``capped``), or if margin may not
-    allow its order (``order``). The lanes of each reason are written into ``alone_for`` as bits,
-    and into the cursor how many bars in a row some lane traded.
+    Return whether any lane trades, and the lanes that pass the bar alone. A lane does if it may
+    lose what it has (``loss``), if a stop is in reach (``exit``), if the cap of gross leverage may
+    cut it (``capped``), or if margin may not allow its order (``order``). The lanes of each reason
+    are written into ``alone_for``, and into the cursor ``n_trading`` how many bars in a row some
+    lane traded.
 
-    What each step reads must be there before: a look values the lanes and finds the groups that may
-    trade, prices of volume and stops come next, and planned stops need a plan.
+    The order of the steps matters: a look values the lanes and finds the groups that may trade; a
+    plan reads both, and the extra prices; the stops of a plan are tested after it.
     """
     cursor = lanes.cursor
     alone_for = lanes.alone_for
@@ -303,26 +320,27 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
     alone_for[REASON.capped] = 0
     alone_for[REASON.order] = 0
 
-    # A look says who may trade, and who may fail. Planning says it too, so lanes that trade at
-    # every bar are planned without a look, in all groups; a look writes those that may trade.
+    # A look finds who may trade, and who may fail. A plan finds both too, but takes longer. Lanes
+    # that trade at every bar are planned without a look: then all groups may trade.
     cursor[CURSOR.groups] = ALL_GROUPS
-    has_order = trades_often(terms, lanes, n)
+    has_order = trades_often(terms, lanes, n_instruments)
     if not has_order:
-        has_order, alone_for[REASON.loss] = quiet.look(terms, lanes, n)
+        has_order, alone_for[REASON.loss] = quiet.look(terms, lanes, n_instruments)
     if lanes.has_exits or (has_order and lanes.needs_extra_prices):
         quiet.write_extra_prices(terms, feed, lanes, t)
 
-    # Stops are tested of what is held, and then of what was planned. A plan writes the lanes that
-    # are ``capped`` by itself; without one, bands may keep more than the cap allows.
+    # Stops are tested of what is held, and then of what was planned. A plan finds the lanes that
+    # are ``capped`` and writes them itself. Without one they are those whose no-trade bands may
+    # keep more than the cap allows.
     if lanes.has_exits:
-        alone_for[REASON.exit] = find_exits(terms, lanes, n, is_planned=False)
+        alone_for[REASON.exit] = find_exits(terms, lanes, n_instruments, is_planned=False)
     is_trading = False
     if has_order:
-        is_trading, alone_for[REASON.order] = plan_trades(terms, lanes, n)
+        is_trading, alone_for[REASON.order] = plan_trades(terms, lanes, n_instruments)
         if lanes.has_exits:
-            alone_for[REASON.exit] |= find_exits(terms, lanes, n, is_planned=True)
+            alone_for[REASON.exit] |= find_exits(terms, lanes, n_instruments, is_planned=True)
     else:
-        alone_for[REASON.capped] = find_overruled(terms, lanes, n)
+        alone_for[REASON.capped] = find_overruled(terms, lanes, n_instruments)
 
     if is_trading:
         cursor[CURSOR.n_trading] += 1
@@ -333,12 +351,14 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
     return is_trading, alone
 
 
-def trades_often(terms: Terms, lanes: Lanes, n: int) -> bool:
-    """Return whether lanes of one position traded at so many bars that this one is expected to.
+def trades_often(terms: Terms, lanes: Lanes, n_instruments: int) -> bool:
+    """Return whether a bar can be planned without a look: one that is expected to have a trade.
 
-    Of kinds of fills that need no look. A cap of gross leverage is tested by the look.
+    It is, if some lane traded in each of the last OFTEN bars. Only accounts of one cross position
+    without impact are planned so (kinds PLAIN and LOTS), without a cap of gross leverage: for all
+    others the plan reads what the look writes.
     """
-    if n != 1 or lanes.kinds[0] > r.LOTS or terms.max_gross_leverage < math.inf:
+    if n_instruments != 1 or lanes.kinds[0] > r.LOTS or terms.max_gross_leverage < math.inf:
         return False
     return bool(may_fill(lanes, 0) and lanes.cursor[CURSOR.n_trading] >= OFTEN)
 
@@ -354,8 +374,8 @@ def is_for_runs(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
     return False
 
 
-def find_lanes(lanes: Lanes, life: float) -> int:
-    """Return as bits the lanes whose ``is_live`` is LIVE, ENDED or 0 (a lane without a set)."""
+def find_lanes(lanes: Lanes, life: float) -> LaneBits:
+    """Return the lanes whose row ``is_live`` is ``life``: LIVE, ENDED or 0 (without an account)."""
     bits = 0
     for lane in range(LANES):
         bits |= (lanes.account[cell(OWN.is_live, lane)] == life) << lane
@@ -366,16 +386,24 @@ def find_lanes(lanes: Lanes, life: float) -> int:
 
 
 def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -> None:
-    """Write what lanes share from one bar to the next: the risk-free return, and cursors."""
+    """Write what all lanes share at the end of bar t: the risk-free return, and the cursors.
+
+    ``free`` is the risk-free return of the sample (such as a day) so far, a fraction; it begins
+    anew where the bar ends a sample. Called after the lanes that passed the bar alone are back:
+    they read what they share as it was at the start of the bar.
+    """
     if clock.ends_sample[t] != 0.0:
         keep_units(lanes)
         free = 0.0
     lanes.free_return[0] = free
+
+    # Without a flow or a settlement in the bar (is_due 0), both cursors stay.
     if lanes.is_due[t] == 0:
         return
 
+    # What is due in this bar was paid: the next settlement and flow are those of later bars. Where
+    # a settlement was, policies see its rate as the last one.
     cursor = lanes.cursor
-    # What is due in this bar was paid: the next settlement and flow are those of later bars.
     k = cursor[CURSOR.settlement]
     while k < len(feed.funding_bar) and feed.funding_bar[k] == t:
         lanes.last_funding[feed.funding_instrument[k]] = feed.funding_rate[k]
@@ -388,50 +416,51 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
     cursor[CURSOR.flow] = flow
 
 
-def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    """Write that lanes which are ruined or over have ended, and which of them are still busy.
+def end_lanes(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
+    """Write which lanes (accounts) have ended, ruined or over, and which of them are still busy.
 
     Called after lanes passed a bar alone, as none is ruined side by side. An ended lane decides
     nothing more: its leverage is NaN from now on, as the row ``muted``, 0 or NaN, is added to each
     leverage that a formula decides. One that still holds or earns something is busy: it passes each
-    further bar alone. Bit k of the cursor ``busy`` is lane k.
+    further bar alone. The busy lanes are written into the cursor ``busy``, as bits.
     """
     account = lanes.account
     position = lanes.position
-    busy = 0
+    busy = 0  # as LaneBits
     for lane in range(LANES):
         has_no_set = account[cell(OWN.is_live, lane)] == 0.0
         is_over = account[cell(WALLET.is_ruined, lane)] + account[cell(WALLET.is_over, lane)] != 0.0
         if not is_over or has_no_set:
             continue
         account[cell(OWN.is_live, lane)] = r.ENDED
-        for i in range(n):
+        for i in range(n_instruments):
             position[spot(i, HELD.leverage, lane)] = math.nan
-        busy |= is_busy(terms, lanes, n, lane) << lane
+        busy |= is_busy(terms, lanes, n_instruments, lane) << lane
 
-    # A halt that a lane came back with mutes one instrument of it.
+    # A lane that is live may have come back with one instrument halted, which is muted then.
     lanes.cursor[CURSOR.busy] = busy
-    for i in range(n):
+    for i in range(n_instruments):
         for lane in range(LANES):
             position[spot(i, HELD.muted, lane)] = find_muted(lanes, i, lane)
 
 
-def is_busy(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
+def is_busy(terms: Terms, lanes: Lanes, n_instruments: int, lane: int) -> bool:
     """Return whether further bars would change what an ended lane is worth.
 
-    It holds a position, earns or pays interest, or its unit value has not followed a withdrawal.
+    It holds a position, earns or pays interest, or its unit value is not yet that of its wealth:
+    after a withdrawal it follows at the next close. TOLERANCE allows for rounding.
     """
     account = lanes.account
     if terms.has_interest and account[cell(WALLET.cash, lane)] != 0.0:
         return True
-    for i in range(n):
+    for i in range(n_instruments):
         if lanes.position[spot(i, HELD.quantity, lane)] != 0.0:
             return True
 
     unit = account[cell(WALLET.unit, lane)]
     wealth = account[cell(WALLET.equity, lane)] + account[cell(WALLET.reserve, lane)]
-    worth = account[cell(WALLET.scale, lane)] * wealth
-    return bool(abs(worth - unit) > TOLERANCE * unit)
+    unit_of_wealth = account[cell(WALLET.scale, lane)] * wealth
+    return bool(abs(unit_of_wealth - unit) > TOLERANCE * unit)
 
 
 @inlined
@@ -446,22 +475,26 @@ def find_muted(lanes: Lanes, i: int, lane: int) -> float:
 
 
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
-    """Write the leverages and signals of all lanes at close t; return whether all are sound.
+    """Ask the policies of all lanes (accounts) at close t; return False if a leverage is below 0.
 
-    A leverage under 0 is not sound. An instrument that cannot be traded has none, NaN. The close
-    must be counted, and lanes that passed the bar alone must be back: policies see the account
-    after it. What they see of it is written first, for all, and then for each policy as it is
-    asked.
+    Each instrument has a policy. Its signal and the leverages that it decides are written; NaN, no
+    decision, where the instrument cannot be traded. The close must be counted, and lanes that
+    passed the bar alone must be back: policies see the account after it.
+
+    What they see is written into ``policies`` before they are asked: of the account once for all,
+    of bar and position for each policy in turn, as the next one writes over it.
     """
-    is_sound = True
+    has_no_negative = True
     if policies.wants_account:
         show_accounts(policies, lanes, feed.time[t])
 
     for i in range(len(lanes.signal)):
         lanes.signal[i] = at_column(feed.signal, t, i)
         lanes.is_pending[i] = at_column(policies.tradable, t, i)
+
+        # The bar as the policy's columns count it. Until bar ``latest`` the columns of some lanes
+        # warm up: they are not known yet, so these lanes decide nothing.
         local = t - policies.firsts[i]
-        # Up to ``latest`` the columns of some lanes are not known yet; at it the last one begins.
         if 0 <= local <= policies.latest[i]:
             hold_back(policies, lanes, i, local)
 
@@ -469,20 +502,24 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
             for lane in range(LANES):
                 lanes.position[spot(i, HELD.leverage, lane)] = math.nan
             continue
+
         if policies.wants_bar:
             show_bar(feed, policies, lanes, i, t)
         if policies.wants_account:
             show_positions(terms, policies, lanes, i, t)
-        is_sound &= ask_lanes(policies, lanes, i, feed.time[t], local)
+        has_no_negative &= ask_lanes(policies, lanes, i, feed.time[t], local)
+
+        # All lanes were asked, also those that warm up: what they remember of it is taken back.
         if local < policies.latest[i]:
             keep_memory(policies, i, local)
-    return is_sound
+    return has_no_negative
 
 
 def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
     """Mute the lanes whose columns are not known yet at bar ``local``, and unmute the others.
 
-    Writes the row ``muted``: NaN makes the leverage of a lane NaN, whatever its formula decides.
+    Writes the row ``muted`` of the position: NaN makes the leverage of a lane NaN, no decision,
+    whatever its formula decides. ``local`` counts from the first bar of the policy's columns.
     """
     for lane in range(LANES):
         is_known = local >= policies.known[cell(i, lane)]
@@ -516,8 +553,8 @@ NAMES = (
 def show_bar(feed: MarketFeed, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
     """Write bar t, as the policy of instrument i sees it, into ``policies.bar``.
 
-    All lanes see the same prices and funding, so there is one row for them. It is written over for
-    the next instrument, so the policy is asked right after.
+    All lanes see the same prices and the same last rate of funding, so there is one row for them.
+    It is written over for the next instrument, so the policy is asked right after.
     """
     bar = policies.bar
     bar[OPEN] = feed.open[t, i]
@@ -532,12 +569,14 @@ def show_bar(feed: MarketFeed, policies: LanePolicies, lanes: Lanes, i: int, t: 
 def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
     """Write what the policies of each lane see of its account, by lane, into ``policies.shown``.
 
-    ``time`` is the open of the bar, ns; the days count to its close. The peak is that of the unit
-    value, which deposits do not move, in units of today's equity.
+    ``time`` is the open of the bar, in ns as ``interval`` and ``start`` are; the days count from
+    the start of the sweep to the close of the bar. The peak is that of the unit value, which
+    deposits do not move, in units of today's equity. A row of ``shown`` is a field of the account.
     """
     account = lanes.account
     shown = policies.shown
-    days = (time + policies.interval - policies.start) / DAY_NS
+    time_of_close = time + policies.interval
+    days = (time_of_close - policies.start) / DAY_NS
     for lane in range(LANES):
         equity = account[cell(WALLET.equity, lane)]
         unit = account[cell(WALLET.unit, lane)]
@@ -552,9 +591,10 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
 def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
     """Write what the policy of instrument i sees of each lane's position at the close of bar t.
 
-    These are its leverage, signed, and 0 without equity; its contracts; and the bars since its last
-    stop and its last liquidation, which is that of the position if it is isolated, else that of the
-    pool. Rows are addressed by lane: ``cell`` in arrays of the account, ``spot`` in those of
+    Into ``policies.shown`` go its leverage, signed, 0 without equity; its contracts, signed; and
+    the bars since its last stop and its last liquidation, infinite if there was none. Liquidation
+    is of the position if it is isolated, else of the pool. Lanes have the bars of both, and -inf
+    for never. Rows are addressed by lane: ``cell`` in arrays of the account, ``spot`` in those of
     instrument i.
     """
     account = lanes.account
@@ -572,7 +612,7 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t
         shown[cell(SEEN_POSITION, lane)] = quantity
         shown[cell(SINCE_STOP, lane)] = t - position[spot(i, HELD.last_stop, lane)]
 
-        hit_alone = position[spot(i, HELD.last_hit, lane)]
-        hit_with_pool = account[cell(WALLET.since_pool, lane)]
-        last_hit = select(is_isolated, hit_alone, hit_with_pool)
-        shown[cell(SINCE_LIQUIDATION, lane)] = t - last_hit
+        liquidation_alone = position[spot(i, HELD.last_hit, lane)]
+        liquidation_of_pool = account[cell(WALLET.since_pool, lane)]
+        last_liquidation = select(is_isolated, liquidation_alone, liquidation_of_pool)
+        shown[cell(SINCE_LIQUIDATION, lane)] = t - last_liquidation

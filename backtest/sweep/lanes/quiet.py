@@ -37,6 +37,8 @@ from backtest.sweep.lanes.rows import (
     TABLE,
     WORK,
     FillKind,
+    GroupBits,
+    LaneBits,
     Lanes,
     cell,
     is_listed,
@@ -58,12 +60,13 @@ ROUNDING = 1e-9
 
 
 def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
-    """Write what holds in a chunk of bars, before its first bar.
+    """Write what holds in all bars of a chunk, before its first bar.
 
     Into the terms go the multipliers of margin, which never change for lanes. Into the prices goes
     the largest notional that the margin table allows at any equity, and into the position of each
-    lane what its orders cost. Margin tables and fees may differ from those of the last chunk: so
-    stops and bounds of margin rates, which follow from them, are marked as not written.
+    lane what its orders cost. Margin tables and fees may differ from those of the last chunk. So
+    the stops and the bounds of margin rates, which follow from them, are marked as not written:
+    ``has_stops`` and ``has_bounds`` become 0, and they are written when they are needed.
     """
     prices = lanes.prices
     brackets = terms.rules.brackets
@@ -115,8 +118,9 @@ def make_simple(is_isolated: bool) -> FillKind:
 def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: int) -> None:
     """Write the prices of bars ``start`` to ``stop`` into the table that all blocks share.
 
-    They are contract values: money per contract. Beside open and close, a bar has the largest value
-    without sign that one of its prices gives, and the largest move from the open, up or down.
+    They are contract values: money per contract. Orders fill at the open of last prices; positions
+    are valued at marks. Beside open and close, a bar has the largest value without sign that one of
+    its prices gives, and the largest move of the mark from the open, up or down.
     """
     table = lanes.table
     for t in range(start, stop):
@@ -142,9 +146,9 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: 
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """Write the prices of bar t into ``lanes.prices``, and the bounds that hold in it.
 
-    The table must have the bar (:func:`write_table`), and the chunk must be begun. Prices of an
-    instrument that is not listed stay as they were: who reads them asks ``is_listed`` first. No
-    funding is due yet; what is due inside the bar is added as the open is paid.
+    The table must have the bar (:func:`write_table`), and the chunk must be begun
+    (:func:`begin_prices`). Prices of an instrument that is not listed stay as they were: who reads
+    them asks ``is_listed`` first.
     """
     prices = lanes.prices
     table = lanes.table
@@ -163,10 +167,13 @@ def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> No
         prices[PRICE.largest_value, i] = largest_value
         prices[PRICE.largest_move, i] = table[t, i, TABLE.largest_move]
 
-        # Rates hold up to a notional: a higher price may carry a lane over it.
+        # Margin rates are bounds up to a notional, and a higher price may carry a lane over it.
         largest_notional = lanes.largest_quantity[i] * largest_value
         if not has_bounds or largest_notional > prices[PRICE.rates_hold_to, i]:
             bound_rates(terms, lanes, i)
+
+        # The bound of losses, without the funding that is due inside the bar: it is added when the
+        # payments of the open are made (:func:`pay_settlement`).
         prices[PRICE.funding_due, i] = 0.0
         bound_moves(lanes, i)
     lanes.cursor[CURSOR.has_bounds] = 1
@@ -183,9 +190,9 @@ def write_before(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
 
 
 def write_extra_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Write into ``lanes.prices`` what fills with impact and stops read of bar t, beside the open.
+    """Write into ``lanes.prices`` what only fills with impact, and stops, read of bar t.
 
-    Most lanes have neither, and save reading it.
+    Accounts with neither never read it, so it is not written with the other prices of a bar.
     """
     prices = lanes.prices
     t_before = max(t - 1, 0)
@@ -218,11 +225,12 @@ def bound_moves(lanes: Lanes, i: int) -> None:
 
 
 def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
-    """Write bounds of the margin rates that hold for the notionals of all lanes.
+    """Write bounds of the margin rates of instrument i that hold for the notionals of all lanes.
 
-    They are the largest rates of the brackets up to the largest notional, and hold up to the row
-    ``rates_hold_to``: there the next bracket begins. ``SLACK`` moves each number by more than
-    rounding to the side that sends a lane alone: rates up, and the notional that they hold to down.
+    The rows ``maintenance_rate`` and ``initial_rate`` of the prices are the largest rates of the
+    brackets up to the largest notional. They hold up to the row ``rates_hold_to``, money: there the
+    next bracket begins. The factor SLACK moves each number by more than rounding may, to the safe
+    side, on which a lane passes alone without need: rates up, the notional down.
     """
     prices = lanes.prices
     largest_notional = lanes.largest_quantity[i] * prices[PRICE.largest_value, i] * SLACK
@@ -236,7 +244,7 @@ def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
 def bound_maintenance(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
     """Return the largest maintenance rate up to a notional, and the notional up to which it holds.
 
-    That is the floor of the first bracket that was not looked at.
+    The latter is the floor of the first bracket above ``largest_notional``: money.
     """
     tables = terms.rules.brackets
     multiplier = tables.multipliers[i]
@@ -247,17 +255,18 @@ def bound_maintenance(terms: Terms, largest_notional: float, i: int) -> tuple[fl
         rate = max(rate, scale_rate(tables.rates[i, k], multiplier, fee))
         k += 1
 
-    # In the last bracket it holds for all notionals.
-    if k < tables.counts[i]:
-        return rate, tables.floors[i, k]
-    return rate, math.inf
+    # Without a bracket above it holds for all notionals.
+    if k == tables.counts[i]:
+        return rate, math.inf
+    return rate, tables.floors[i, k]
 
 
 def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
     """Return the largest initial margin rate up to a notional, and the notional it holds up to.
 
-    The rate is 1 / leverage, times the multiplier. A venue leverage that is set holds for all
-    notionals. Else bracket k is tried where the notional exceeds the cap of the one before.
+    The latter is the cap of the last bracket that ``largest_notional`` reaches: money. The rate is
+    1 / leverage, times the multiplier. A venue leverage that is set (0: none) holds for all
+    notionals. Else a bracket counts if the notional exceeds the cap of the one before.
     """
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[i]
@@ -270,18 +279,21 @@ def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float,
     while k < tables.counts[i] and largest_notional > tables.caps[i, k - 1]:
         rate = max(rate, multiplier / tables.leverages[i, k])
         k += 1
-    if k < tables.counts[i]:
-        return rate, tables.caps[i, k - 1]
-    return rate, math.inf
+    # Without a bracket above it holds for all notionals.
+    if k == tables.counts[i]:
+        return rate, math.inf
+    return rate, tables.caps[i, k - 1]
 
 
 # Payments.
 
 
-def begin_payments(lanes: Lanes, n: int) -> None:
-    """Keep cash and margins from before the payments of a bar, and empty the sums of these.
+def begin_payments(lanes: Lanes, n_instruments: int) -> None:
+    """Keep cash and margins from before the payments of a bar, and set what the bar has paid to 0.
 
-    A lane that passes the bar alone begins with what is kept here (:func:`.rows.keep_lane`).
+    Called before any payment of the bar, if one may come. They are kept in the rows ``cash_before``
+    and ``margin_before``: a lane that passes the bar alone begins with them
+    (:func:`.rows.keep_lane`). ``funded`` and ``charged`` are the sums of what is paid.
     """
     account = lanes.account
     position = lanes.position
@@ -294,7 +306,7 @@ def begin_payments(lanes: Lanes, n: int) -> None:
     # Cross positions have no margin of their own.
     if not lanes.has_isolated:
         return
-    for i in range(n):
+    for i in range(n_instruments):
         for lane in range(LANES):
             margin = position[spot(i, HELD.margin, lane)]
             position[spot(i, HELD.margin_before, lane)] = margin
@@ -317,9 +329,11 @@ def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int
 def pay_settlement(
     terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int, k: int
 ) -> None:
-    """Pay settlement k of funding if it is due now: at the open of bar t (1), or inside it (0).
+    """Pay settlement k of the feed's funding in all lanes, if it is due now.
 
-    Funding is paid at the venue's price, or at the mark open where that is not known.
+    ``is_open`` says what now is: the open of bar t (1), or inside it, after the orders (0). At the
+    open, a settlement that comes inside the bar is added to the bound of losses. Funding is paid at
+    the venue's price, or at the mark open where that is not known (NaN).
     """
     brackets = terms.rules.brackets
     i = feed.funding_instrument[k]
@@ -338,7 +352,11 @@ def pay_settlement(
 
 
 def pay_funding(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
-    """Pay the funding of a position in all lanes, from its margin or from the cash."""
+    """Pay the funding of a position in all lanes: from its margin if it is isolated, or the cash.
+
+    ``value`` is that of a contract, money, and ``rate`` a fraction of it. Adds what is paid to the
+    row ``funded`` of the account; a payment below 0 is received.
+    """
     account = lanes.account
     position = lanes.position
     if is_isolated:
@@ -355,15 +373,16 @@ def pay_funding(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: i
 
 
 def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Charge interest since the last open on the balance of all lanes (step 3 of a bar): money.
+    """Charge the interest since the last open on the balance of all lanes (step 3 of a bar).
 
-    On cash without the profit of positions, and on posted margins. A balance over 0 earns the rate
-    of cash, one under 0 pays that of loans. Writes the cash and, for the tally, ``charged``: paid
-    is positive.
+    The balance is the cash without the profit of positions, and their posted margins: the row
+    ``interest_base``, money. Over 0 it earns the rate of cash, under 0 it pays that of loans.
+    Writes the cash and, for the tally, ``charged``: interest paid is positive.
     """
     account = lanes.account
     position = lanes.position
-    # The cash holds minus the price paid for cross positions: added back, it is without profit.
+    # The cash has paid the price of cross positions. That is added back, which leaves the cash
+    # without their profit.
     for lane in range(LANES):
         account[cell(WORK.interest_base, lane)] = account[cell(WALLET.cash, lane)]
     for i in range(len(lanes.signal)):
@@ -390,15 +409,16 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
 # Looking: who may trade, and who may fail.
 
 
-def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
-    """Value all lanes (accounts) at the open, before their orders.
+def look(terms: Terms, lanes: Lanes, n_instruments: int) -> tuple[bool, LaneBits]:
+    """Value all lanes (accounts) at the open, before their orders: a look at who trades and fails.
 
-    Return whether any lane may trade, and as bits the lanes that may fail in the bar by what they
-    hold. Writes ``has_order`` of each instrument, and into the cursor the groups that may trade.
+    Return whether any lane may trade, and the lanes that may fail in the bar by what they hold.
+    Writes the rows ``worth`` and ``spare`` of the account, ``has_order`` of each instrument (1 if a
+    lane may trade it), and into the cursor ``groups`` the groups of lanes that may trade.
     """
     is_isolated = terms.rules.brackets.are_isolated[0] != 0
-    if n > 1:
-        return look_at_several(lanes, is_isolated, n)
+    if n_instruments > 1:
+        return look_at_several(lanes, is_isolated, n_instruments)
 
     # The flag must be a constant in each call: then the compiler makes a loop over lanes without a
     # branch for either margin mode. ``look_at_one(lanes, make_simple(is_isolated))`` would branch.
@@ -407,17 +427,20 @@ def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     else:
         has_order, alone = look_at_one(lanes, make_simple(is_isolated=False))
 
-    # A target that is out of its band is no order, if this bar cannot fill one.
+    # A target outside of its band makes no order in a bar that cannot fill one.
     has_order = has_order and may_fill(lanes, 0)
     lanes.has_order[0] = has_order
     return has_order, alone
 
 
-def look_at_several(lanes: Lanes, is_isolated: bool, n: int) -> tuple[bool, int]:
-    """Return the answers of :func:`look`, of several positions."""
-    alone = value_lanes(lanes, is_isolated, n)
+def look_at_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> tuple[bool, LaneBits]:
+    """Return the answers of :func:`look` for accounts of several positions, and write what it says.
+
+    Lanes are valued first: whether one may trade depends on the equity at the open.
+    """
+    alone = value_lanes(lanes, is_isolated, n_instruments)
     groups = 0
-    for i in range(n):
+    for i in range(n_instruments):
         groups_of_instrument = 0
         if may_fill(lanes, i):
             groups_of_instrument = find_groups(lanes, i)
@@ -429,12 +452,11 @@ def look_at_several(lanes: Lanes, is_isolated: bool, n: int) -> tuple[bool, int]
 
 
 @inlined
-def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
-    """Return the answers of :func:`look` for lanes of one position.
+def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, LaneBits]:
+    """Return the answers of :func:`look` for accounts of one position, and write what it says.
 
-    They are whether any lane wants to trade and, as bits, the lanes that may fail by what they
-    hold: those with nothing to spare. Writes worth and spare of each lane, and into the cursor
-    ``groups``, as bits, the groups of lanes in which the target of a lane is outside of its band.
+    They are whether any lane wants to trade, and the lanes that may fail by what they hold: those
+    with nothing to spare. A lane wants to trade where its target is outside of its no-trade band.
     """
     quote = quote_open(lanes.prices, 0)
     signal = lanes.signal[0]
@@ -478,10 +500,12 @@ def is_out_of_band(
 
 @inlined
 def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[float, float]:
-    """Write and return what a lane of one position is worth at some value, and what it can spare.
+    """Return what a lane of one position is worth, and what it can spare in the bar: money.
 
-    Money: cash and position, and what is left of them after the most that it may lose in the bar.
-    An isolated position that its own margin may not save makes the spare -1.
+    The worth is cash and position at the contract ``value`` of the open. The spare is what is left
+    of it after the most that the position may lose in the bar, over the equity at which the account
+    is ruined or too poor to order. It is -1 if an isolated position may lose its own margin. Both
+    are also written, as rows of the account.
     """
     account = lanes.account
     position = lanes.position
@@ -498,6 +522,7 @@ def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[f
     loss = abs(quantity) * lanes.prices[PRICE.loss_bound, 0]
     spare: float = worth - account[cell(OWN.equity_floor, lane)] - loss
     if kind.is_isolated:
+        # Nor does a lane in debt (cash below 0) pass the bar with the others.
         is_safe = ((loss < backing) | (quantity == 0.0)) & (cash >= 0.0)
         spare = select(is_safe, spare, -1.0)
     account[cell(WORK.spare, lane)] = spare
@@ -505,8 +530,8 @@ def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[f
     return worth, spare
 
 
-def find_spent(lanes: Lanes) -> int:
-    """Return as bits the lanes that have nothing to spare, by the row ``spare``: bit k is lane k.
+def find_spent(lanes: Lanes) -> LaneBits:
+    """Return the lanes that have nothing to spare, by the row ``spare`` of the account.
 
     It is written by a look or a plan. The comparison is negated, so that a NaN counts too.
     """
@@ -516,11 +541,12 @@ def find_spent(lanes: Lanes) -> int:
     return alone
 
 
-def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
-    """Write worth and spare of lanes of several positions; return as bits the lanes that may fail.
+def value_lanes(lanes: Lanes, is_isolated: bool, n_instruments: int) -> LaneBits:
+    """Write worth and spare of lanes of several positions; return the lanes that may fail.
 
     Both are money at the open of the bar: ``worth`` is that of the account, ``spare`` what is left
-    of it after the most that all positions may lose in the bar. A lane without any may fail.
+    of it after the most that all positions may lose in the bar. A lane that has nothing to spare,
+    or a NaN, may fail.
     """
     account = lanes.account
     # Cash backs cross positions, so their worth begins with it. Isolated ones have margins of their
@@ -531,7 +557,7 @@ def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
         account[cell(WORK.loss, lane)] = 0.0
         account[cell(WORK.spare, lane)] = math.inf
 
-    for i in range(n):
+    for i in range(n_instruments):
         if not is_listed(lanes, i):
             continue
         if is_isolated:
@@ -592,7 +618,9 @@ def add_worth(lanes: Lanes, i: int) -> None:
 def add_worth_isolated(lanes: Lanes, i: int) -> None:
     """Add what an isolated position is worth and may lose in the bar to the sums of all lanes.
 
-    One that may lose all that backs it makes the spare of its lane -1: the lane passes alone.
+    The sums are the rows ``worth``, to which the cash is added last, and ``loss``: money. A
+    position that may lose all that backs it, margin and profit, sets the row ``spare`` to -1: less
+    than nothing, so the lane passes the bar alone.
     """
     account = lanes.account
     position = lanes.position
@@ -613,12 +641,12 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
         account[cell(WORK.spare, lane)] = select(is_safe, spare_before, -1.0)
 
 
-def find_groups(lanes: Lanes, i: int) -> int:
-    """Return as bits the groups of lanes in which one wants to trade the instrument.
+def find_groups(lanes: Lanes, i: int) -> GroupBits:
+    """Return the groups of lanes in which one wants to trade instrument i.
 
-    Bit k is group k: lanes k * GROUP up to the next group. A lane wants to trade if the target of
-    its decision is outside of its band around what it holds. Its worth, the equity at the open,
-    must have been written before.
+    Group k is lanes k * GROUP up to the next group. A lane wants to trade if the target of its
+    decision is outside of the no-trade band around what it holds. Its worth, the equity at the
+    open, must have been written before.
     """
     quote = quote_open(lanes.prices, i)
     # A target and its band depend on neither the margin table nor the margin mode.

@@ -23,6 +23,11 @@ from backtest.results.tally import Tally
 if TYPE_CHECKING:
     from backtest.core import FloatArray, IntArray
 
+LaneBits = int
+"""A set of lanes as a number: bit k is 1 if lane k is in the set."""
+GroupBits = int
+"""A set of groups of lanes as a number: bit k is group k, lanes k * GROUP up to the next group."""
+
 LANES = 64
 """Accounts in a block; a multiple of every vector length."""
 GROUP = 32
@@ -318,8 +323,19 @@ class LanePolicies(NamedTuple):
 
 @inlined
 def has_bit(bits: int, k: int) -> bool:
-    """Return whether bit k is set."""
+    """Return whether bit k is set: whether k is in the set that the bits are."""
     return (bits >> k) & 1 != 0
+
+
+def lowest(bits: int) -> int:
+    """Return the place of the lowest bit that is set; compiled code binds an instruction."""
+    return (int(bits) & -int(bits)).bit_length() - 1
+
+
+@inlined
+def drop_lowest(bits: int) -> int:
+    """Return a set, as bits, without its lowest member: :func:`lowest` then gives the next one."""
+    return bits & (bits - 1)
 
 
 def cell(row: int, lane: int) -> int:
@@ -375,11 +391,6 @@ def may_fill(lanes: Lanes, i: int) -> bool:
     return bool(lanes.is_pending[i] == 1 and lanes.prices[PRICE.is_listed, i] != 0.0)
 
 
-def lowest(bits: int) -> int:
-    """Return the place of the lowest bit that is set; compiled code binds an instruction."""
-    return (int(bits) & -int(bits)).bit_length() - 1
-
-
 def make_aligned(n: int) -> FloatArray:
     """Return n zeros that begin with a cache line, where vectors of lanes load fastest."""
     per_line = CACHE_LINE // 8
@@ -391,48 +402,55 @@ def make_aligned(n: int) -> FloatArray:
 # Lanes that pass a bar alone: kept before it, taken out, and put back.
 
 
-def keep_lanes(lanes: Lanes, alone: int, n: int, is_paying: bool) -> None:
-    """Keep the lanes of some bits as they were before the bar, and count why they pass it alone.
+def keep_lanes(lanes: Lanes, alone: LaneBits, n_instruments: int, is_paying: bool) -> None:
+    """Keep the lanes that pass a bar alone as they were before it, and count their reasons.
 
     With ``is_paying``, cash and margins are those from before the payments of the bar.
     """
     count_reasons(lanes, alone)
     while alone != 0:
         lane = lowest(alone)
-        alone &= alone - 1
-        keep_lane(lanes, n, is_paying, lane)
+        alone = drop_lowest(alone)
+        keep_lane(lanes, n_instruments, is_paying, lane)
 
 
-def count_reasons(lanes: Lanes, alone: int) -> None:
-    """Count each of some lanes, as bits, by the first of the reasons that it is alone for."""
+def count_reasons(lanes: Lanes, alone: LaneBits) -> None:
+    """Add to ``lanes.counts`` why some lanes pass the bar alone, each lane under one reason.
+
+    ``lanes.alone_for`` has, for each of :data:`REASONS`, the lanes that pass alone for it. A lane
+    that has several reasons is counted under the first of them.
+    """
     uncounted = alone
     for reason in range(len(lanes.counts)):
-        of_reason = lanes.alone_for[reason] & uncounted
-        uncounted &= ~of_reason
-        # Each turn takes away the lowest bit that is left.
-        while of_reason != 0:
-            of_reason &= of_reason - 1
+        lanes_of_reason = lanes.alone_for[reason] & uncounted
+        uncounted &= ~lanes_of_reason
+        while lanes_of_reason != 0:
+            lanes_of_reason = drop_lowest(lanes_of_reason)
             lanes.counts[reason] += 1
 
 
-def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
+def keep_lane(lanes: Lanes, n_instruments: int, is_paying: bool, lane: int) -> None:
     """Copy a lane as it was before the bar into ``kept_account`` and ``kept_position``.
 
-    From there it will pass the bar alone. It is called before any order of the bar fills: so only
-    cash and margins may have changed since the last bar, and only if the bar has paid funding or
-    interest (``is_paying``). Both were written aside before these payments. If the orders of the
-    bar are planned, that of the lane is taken back, so that it does not trade with the others.
+    From there it will pass the bar alone, in the loop of a run. It is called before any order of
+    the bar fills. So only cash and margins may have changed since the last bar, and only if the bar
+    has paid funding or interest (``is_paying``). :func:`.quiet.begin_payments` has written both
+    aside before these payments, into the rows ``cash_before`` and ``margin_before``.
+
+    If the orders of the bar are planned, that of the lane is taken back, so that it does not trade
+    with the others.
     """
     account = lanes.account
     position = lanes.position
 
+    # The state of the account: its wallet, its own rows and its tally. Work rows are not kept.
     for row in range(STATE_ROWS):
         lanes.kept_account[cell(row, lane)] = account[cell(row, lane)]
     if is_paying:
         cash_before = account[cell(WORK.cash_before, lane)]
         lanes.kept_account[cell(WALLET.cash, lane)] = cash_before
 
-    for i in range(n):
+    for i in range(n_instruments):
         for row in range(HELD_ROWS):
             lanes.kept_position[spot(i, row, lane)] = position[spot(i, row, lane)]
         if is_paying and lanes.has_isolated:
@@ -445,11 +463,12 @@ def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
-    """Write a lane as it was kept, before bar t, into the state, terms and tally of a run.
+    """Write a lane as it was kept, before bar t, into the account of a run.
 
-    ``bars`` is how many the sweep has passed. Wallet and tally of a run are numbers in the order of
-    their fields; a lane has the same numbers in the same order, as rows of its account, so they are
-    copied one by one. What lanes write otherwise than a run is set after each copy.
+    These are its ``state``, the numbers of its ``terms``, and ``lanes.tally``. ``bars`` is how many
+    the sweep has passed. Wallet and tally of a run are numbers in the order of their fields. A lane
+    has the same numbers in the same order, as rows of its account: so they are copied one by one.
+    The few numbers that lanes count otherwise than a run are written over after each copy.
     """
     account = lanes.kept_account
     wallet = view_numbers(state.wallet)
@@ -459,14 +478,17 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
     state.wallet.since_pool = t - 1.0 - account[cell(WALLET.since_pool, lane)]
     state.wallet.turnover = account[cell(TALLY.traded, lane)]
 
+    # The positions come after the wallet, as a cross position copies its liquidation from there.
     for i in range(len(state.positions)):
         take_position_out(lanes, terms, state, i, t, lane)
         for row in range(N_NUMBERS):
             terms.numbers[i, row] = lanes.numbers[term(i, row, lane)]
-    # Lanes move on together, so they share the next settlement, the next flow, and the sample.
+
+    # Lanes move on together, so they share the next settlement and the next flow.
     state.cursor[FUNDING_NEXT] = lanes.cursor[CURSOR.settlement]
     state.cursor[FLOW_NEXT] = lanes.cursor[CURSOR.flow]
 
+    # The tally. Lanes have one peak, in the wallet; they share the bars and the sample in progress.
     tally = view_numbers(lanes.tally)
     for row in range(len(tally)):
         tally[row] = account[cell(FIRST_OF_TALLY + row, lane)]
@@ -478,17 +500,19 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
 def take_position_out(
     lanes: Lanes, terms: Terms, state: AccountState, i: int, t: int, lane: int
 ) -> None:
-    """Write the position of a lane in instrument i, before bar t, into the state of a run.
+    """Write the position of a lane in instrument i, before bar t, into ``state.positions[i]``.
 
-    What differs between lanes is read from the lane as it was kept. Decisions whether to trade,
-    signals, prices and the last funding rate are the same in all lanes, and have not changed since
-    the last close. The wallet must be written before: a cross position shares its liquidations.
+    What differs between lanes is read from the lane as it was kept (:func:`keep_lane`). Decisions
+    whether to trade, signals, prices and the last funding rate are the same in all lanes, and have
+    not changed since the last close. ``state.wallet`` must be written before: a cross position has
+    the pool's last liquidation as its own.
     """
     kept = lanes.kept_position
     position = state.positions[i]
     quantity = kept[spot(i, HELD.quantity, lane)]
     position.quantity = quantity
     position.entry = kept[spot(i, HELD.entry, lane)]
+    # The contract value at which the position was last valued: none if nothing is held.
     position.marked = 0.0
     if quantity != 0.0:
         position.marked = lanes.prices[PRICE.close_before, i]
@@ -513,10 +537,11 @@ def take_position_out(
 
 
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
-    """Write the state and tally of a run after bar t into a lane.
+    """Write the account of a run after bar t, its ``state`` and ``lanes.tally``, into a lane.
 
     The reverse of :func:`take_out`: numbers of wallet and tally are rows of the lane's account in
-    the same order. What lanes have beside a run follows from them, and is written anew.
+    the same order. What lanes have beside a run follows from them, and is written anew: the equity
+    below which it passes bars alone, and its deepest fall as a share.
     """
     account = lanes.account
     wallet = view_numbers(state.wallet)
@@ -525,8 +550,8 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     # Lanes write the bar of the last liquidation, runs how many bars ago it was.
     account[cell(WALLET.since_pool, lane)] = t - state.wallet.since_pool
 
-    # Flows and top-ups move the line at which the account is ruined. Under it, or too poor for its
-    # smallest order, the account is for a run.
+    # Flows and top-ups move the line at which the account is ruined. A lane whose equity may fall
+    # below that line, or below what its smallest order needs, passes the bar alone.
     reserve = state.wallet.reserve
     ruin_line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
     order_minimum = account[cell(OWN.order_minimum, lane)]
@@ -550,8 +575,9 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
 def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: int) -> None:
     """Write the position of a run in instrument i after bar t into a lane.
 
-    Bounds that all lanes share may not hold for it any more: where its quantity exceeds the largest
-    one, that is raised, and the bounds of margin rates are marked as not written.
+    Numbers that all lanes share may not hold for it any more. So its stops are marked as not
+    written; and if its quantity exceeds ``largest_quantity``, that is raised, and the bounds of
+    margin rates that hold up to it are marked as not written.
     """
     position = state.positions[i]
     held = lanes.position
@@ -565,7 +591,7 @@ def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: i
     held[spot(i, HELD.last_hit, lane)] = t - position.since
     held[spot(i, HELD.is_halted, lane)] = position.is_halted
 
-    # Stops of all lanes are written anew, and bounds where this lane has passed them.
+    # 0: written anew before they are read again.
     lanes.has_stops[i] = 0
     size = abs(position.quantity)
     if size > lanes.largest_quantity[i]:

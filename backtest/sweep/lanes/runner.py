@@ -88,11 +88,12 @@ def score_sets(
     *,
     returns: bool,
 ) -> Iterator[Found]:
-    """Yield the places of sets and their scores, as threads finish them, in no order.
+    """Score all sets over threads; yield places of sets and their scores, as they are done.
 
-    ``names`` are those of the measures. ``find_panel`` returns the markets and columns that a set
-    shares with those of the same signals and margins. Observed columns of a block take at most
-    ``memory`` bytes. Twice as many tasks as threads wait at most, so few columns are held at once.
+    ``names`` are those of the measures; with ``returns`` the scores have sampled returns too.
+    ``find_panel`` returns the markets and columns that a set shares with those of the same signals
+    and margins. Observed columns of a block take at most ``memory`` bytes. At most twice as many
+    tasks as threads wait, so few columns are held at once.
     """
     # Tasks are made as there is room for them, and handed on as they are done: so few wait, and the
     # first scores are there before the last task is made.
@@ -126,10 +127,12 @@ def list_tasks(
     *,
     returns: bool,
 ) -> Iterator[SetTask | IntArray]:
-    """Yield the tasks of a sweep; the places alone of sets whose panel cannot be made.
+    """Yield the tasks of a sweep: sets to be scored together, each with the panel that they share.
 
     A panel is what sets of the same signals and margins share: their markets, columns and setups.
-    It is made when its first task is, so panels of later sets need no memory before.
+    It is made when its first task is, so panels of later sets need no memory before. Where it
+    cannot be made, the places of its sets are yielded alone: their own runs give the reason. The
+    arguments are those of :func:`score_sets`.
     """
     of_panel = [name for name in sets if name.startswith((s.SIGNAL, s.MARGIN))]
     codes = s.number_rows({name: sets[name] for name in of_panel}, count_sets(sets))
@@ -167,10 +170,10 @@ class Order(NamedTuple):
 
 
 def order_sets(sets: Sets, panel: Panel) -> Order:
-    """Return the order in which sets that fit into one block stand side by side.
+    """Return an order of the sets in which those of a block stand side by side.
 
-    Sets that share all of :func:`list_shared_keys` make blocks. Inside a block, those with the same
-    values of what policies observe by stand side by side, as they share their columns.
+    Sets that share all of :func:`list_shared_keys` make blocks. Among these, sets with the same
+    values of the parameters that policies observe by stand side by side, as they share columns.
     """
     shared_keys = list_shared_keys(sets, panel)
     observed_names = dict.fromkeys(name for columns in panel.columns for name in columns.reads)
@@ -186,13 +189,14 @@ def order_sets(sets: Sets, panel: Panel) -> Order:
 
 
 def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
-    """Return the columns of sets, a value a set, that must be equal within a block.
+    """Return arrays, each with a value for each set: a block has only sets that agree in all.
 
-    A block computes its sets (lanes) by the same code, with the same texts and the same rules of
-    margin. So texts must be equal, which are columns of dtype object, but for those that choose
-    what a policy observes and that its formula never reads. Of account and venue, whose names have
-    an owner, such as ``account.band``, only the terms among OWN_TERMS may differ. Numbers of
-    policies always may.
+    A block computes its sets by the same code, with the same texts and the same rules of margin.
+
+    - Numbers of policies may differ.
+    - Texts of policies must be equal, but for those that only choose what a policy observes.
+    - Terms of account and venue, whose names have an owner, such as ``account.band``, must be
+      equal, but for OWN_TERMS: these must be on (over 0) in all sets of a block, or off in all.
     """
     # A taker fee that is part of the margin requirement is not a lane's own: lanes share those.
     own_terms = OWN_TERMS
@@ -204,7 +208,8 @@ def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
     for name, values in sets.items():
         owner, _ = split_name(name)
         is_shared_term = bool(owner) and name not in own_terms
-        is_shared_text = values.dtype == object and name not in observed_texts
+        is_text = values.dtype == object
+        is_shared_text = is_text and name not in observed_texts
         if is_shared_term or is_shared_text:
             shared_keys.append(values)
 
@@ -223,10 +228,10 @@ def split(
     """Yield the tasks of the sets of a panel: blocks of lanes where they fit, else single sets.
 
     A block has at most ``block_size`` sets, and at least LEAST_LANES; its columns take at most
-    ``memory`` bytes. A task has the setup of its first set if it is a block.
+    ``memory`` bytes. Only the task of a block has a ``setup``, that of its first set.
     """
-    # What the sweep costs without lanes, in bars: of each set those of its market, and what setting
-    # it up costs. A sweep that is soon done does not wait for the compiler of lanes.
+    # What the sweep costs without lanes, counted in bars: for each set those of its market, and
+    # what setting it up costs. A sweep that is soon done does not wait for the compiler of lanes.
     n_bars = len(panel.span.closes)
     n_simulated = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
     is_worth_compiling = n_simulated >= LEAST_BAR_SETS
@@ -239,7 +244,7 @@ def split(
 
     order = order_sets(sets, panel)
     for alike in s.cut_rows_at(order.rows, order.ends):
-        # Sets that are alike all fit lanes, or none does: the first one is asked.
+        # Sets that agree in what a block shares all fit lanes, or none does: the first is tested.
         setup = None
         parts: Iterable[IntArray] = [alike]
         if may_fit and len(alike) >= LEAST_LANES:
@@ -289,12 +294,13 @@ def find_lane_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
 def cut_by_memory(
     rows: IntArray, read: list[np.ndarray], setup: Setup, size: int, memory: float
 ) -> Iterable[IntArray]:
-    """Return groups of rows whose observed columns fit into ``memory`` bytes together.
+    """Return groups of rows (places of sets) whose observed columns fit together into memory.
 
-    ``read`` are the values that policies observe by, one for each set of the sweep. Rows with the
-    same ones share their columns, and stand side by side: a run of rows. ``setup`` is that of the
-    first row: its columns have the usual size. A group is cut later into blocks of at most ``size``
-    rows, so all rows are one group if as many different columns fit.
+    ``memory`` is in bytes. ``read`` are the parameters that policies observe by: arrays with a
+    value for each set of the sweep. Rows with equal values share their columns, and stand side by
+    side: a run of rows. ``setup`` is that of the first row, whose columns are taken to be as large
+    as those of all others. A group is cut later into blocks of at most ``size`` rows, so all rows
+    are one group if as many different columns fit.
     """
     n_bytes = 0
     for observed in setup.observed:
@@ -337,9 +343,9 @@ def score_task(
 ) -> list[Found]:
     """Score the sets of a task: as a block of lanes if they make one, else one by one.
 
-    Return what was found for each block or set: its rows in the sweep, and the scores; None where
-    the sweep was stopped, and BlockFault where an ordinary run must give the error of the set. A
-    task that is rows alone, as the panel of its sets cannot be made, is such a fault.
+    Return pairs, one for the block or for each set: its rows in the sweep, and its scores. These
+    are None where the sweep was stopped, and BlockFault where a run of the set fails, which must
+    give the error. A task of rows alone, whose panel cannot be made, is such a fault.
     """
     if not isinstance(task, SetTask):
         return [(task, BlockFault())]
@@ -412,17 +418,22 @@ def find_varied(sets: Sets) -> dict[str, list[Any]]:
 
 
 def check_shared(setups: list[Setup]) -> None:
-    """Raise BlockFault unless all setups have in common what the lanes of a block share."""
+    """Raise BlockFault unless all setups have in common what the lanes of a block share.
+
+    They are terms and feed (:func:`.block.list_shared`), and the names of the columns observed.
+    """
+    # Setups with the same object as their inputs have them in common.
     by_inputs = {id(setup.inputs): setup for setup in setups}
     first, *others = by_inputs.values()
     for other in others:
         if not b.is_same(b.list_shared(first), b.list_shared(other)):
             raise BlockFault
 
-    # A text that sets observe by may choose their columns; all sets of a block have the same ones.
-    names = [tuple(observed.columns) for observed in setups[0].observed]
+    # A parameter that is a text may choose which columns a policy observes, so names may differ.
+    names_of_first = [tuple(observed.columns) for observed in setups[0].observed]
     for setup in setups:
-        if [tuple(observed.columns) for observed in setup.observed] != names:
+        names = [tuple(observed.columns) for observed in setup.observed]
+        if names != names_of_first:
             raise BlockFault
 
 
@@ -439,14 +450,16 @@ class BlockFormulas(NamedTuple):
 def locate_formulas(
     task: SetTask, setup: Setup, varied: frozenset[str], columns: list[list[FloatArray]]
 ) -> BlockFormulas:
-    """Return the formulas of the policies of a block, compiled where they must be.
+    """Return the addresses of compiled formulas, one for each policy of a block.
 
-    ``varied`` are the parameters that differ between its sets, ``columns`` those of each set. Two
-    kinds of formulas serve a block. The fast one is written for what its sets vary: other
-    parameters are read once for all lanes, or are constants. The general one, in which all numbers
-    vary, serves every sweep, so an earlier one may have compiled it. A short sweep does not wait
-    for the compiler: it takes whichever is compiled. Raises BlockFault if neither is; the sets are
-    then run one by one.
+    ``setup`` is that of the first set, ``varied`` the parameters that differ between the sets, and
+    ``columns`` what each set observes, by set and policy. Two kinds of formulas serve a block. The
+    fast one is written for what its sets vary: other parameters are read once for all lanes, or are
+    constants. The general one, in which all numbers vary, serves every sweep, so an earlier one may
+    have compiled it.
+
+    A long sweep compiles the fast ones. A short sweep does not wait for the compiler: it takes
+    whichever kind is compiled. Raises BlockFault if neither is; the sets are then run one by one.
     """
     asked = frozenset(task.sets)  # the names of the sweep's parameters
     columns_differ = b.has_own_columns(columns)
@@ -455,9 +468,10 @@ def locate_formulas(
         if task.waits_for_compiler or all(map(is_formula_compiled, recipes)):
             return BlockFormulas([*map(locate_lane_formula, recipes)], columns_differ)
 
-        # The general formulas, for lanes with columns of their own or for shared ones. Columns that
-        # are equal may be read as those of each lane, but not the other way round.
-        for has_own_columns in (True,) if columns_differ else (True, False):
+        # The general formulas read the columns of each lane, or those of the first lane for all.
+        # Columns that are equal may be read either way, different ones only lane by lane.
+        ways = (True,) if columns_differ else (True, False)
+        for has_own_columns in ways:
             recipes = write_general_formulas(setup, has_own_columns=has_own_columns)
             if all(map(is_formula_compiled, recipes)):
                 return BlockFormulas([*map(locate_lane_formula, recipes)], has_own_columns)
@@ -499,9 +513,10 @@ def write_general_formulas(setup: Setup, *, has_own_columns: bool) -> list[Recip
 def score_set(
     names: tuple[str, ...], task: SetTask, is_stopped: Callable[[], bool]
 ) -> Scored | BlockFault | None:
-    """Score a set in the loop of a run; None if it was stopped, BlockFault if it fails.
+    """Score one set in the loop of a run; None if the sweep was stopped, BlockFault if it fails.
 
-    The task has one row. The answer has the shapes of a block of one lane.
+    The task has one row, and ``names`` are those of the measures. The answer has the shapes of a
+    block of one lane: measures of shape (1,), returns of shape (samples, 1).
     """
 
     def go_on(_done: int, _all: int) -> None:

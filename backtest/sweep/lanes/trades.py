@@ -59,9 +59,11 @@ from backtest.sweep.lanes.rows import (
     TALLY,
     WORK,
     FillKind,
+    LaneBits,
     Lanes,
     Table,
     cell,
+    drop_lowest,
     has_bit,
     is_listed,
     lowest,
@@ -79,9 +81,7 @@ if TYPE_CHECKING:
     from backtest.core import FloatArray
 
 ALL, SHRINKING, GROWING = range(3)
-"""Which positions are filled."""
-TRADES, EXCEEDS, MAY_FAIL = range(3)
-"""Bits of what a plan answers: a lane trades, wants more than the bound of quantities, may fail."""
+"""Turns of :func:`fill_trades`: which positions are filled in one."""
 GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""
 
@@ -89,6 +89,19 @@ STOP_DISTANCE = FLAGS.index("is_stop_distance")
 PROFIT_DISTANCE = FLAGS.index("is_profit_distance")
 TRAIL_DISTANCE = FLAGS.index("is_trail_distance")
 """Columns of ``Terms.flags``."""
+
+
+class PlanAnswers(NamedTuple):
+    """What a plan found out about the lanes that it planned, each if it holds for any of them.
+
+    ``is_trading``: a lane trades. ``exceeds_bound``: one wants more contracts than
+    ``Lanes.largest_quantity``, up to which margin rates are bounds. ``may_fail``: one has nothing
+    to spare after the losses and costs that the bar may bring.
+    """
+
+    is_trading: bool
+    exceeds_bound: bool
+    may_fail: bool
 
 
 class LaneOrder(NamedTuple):
@@ -125,55 +138,55 @@ class Stake(NamedTuple):
     is_cut: bool
 
 
-def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
-    """Write what each lane (account) wants to hold after its orders at the open.
+def plan_trades(terms: a.Terms, lanes: Lanes, n_instruments: int) -> tuple[bool, LaneBits]:
+    """Write what each lane (account) wants to hold after its orders at the open: a plan.
 
-    Return whether any lane trades, and a bit for each lane that must pass the bar alone: one whose
-    targets the cap of gross leverage scales, or that may fail in the bar.
+    Return whether any lane trades, and the lanes that must pass the bar alone instead: those whose
+    targets the cap of gross leverage may cut, and those that may fail in the bar. The former are
+    also written into ``alone_for``. Nothing is traded here (:func:`fill_trades`).
     """
-    lanes_alone = find_capped(terms, lanes, n)
+    lanes_alone = find_capped(terms, lanes, n_instruments)
     lanes.alone_for[REASON.capped] = lanes_alone
 
     # Margin rates are bounds for all quantities up to a largest one. A plan that goes beyond it
     # has raised it, so the bounds are made for the larger one, and the plan is made again.
-    while True:
-        is_trading, exceeds_bounds, may_any_fail = plan_once(terms, lanes, n)
-        if not exceeds_bounds:
-            break
-        for i in range(n):
+    answers = plan_once(terms, lanes, n_instruments)
+    while answers.exceeds_bound:
+        for i in range(n_instruments):
             bound_rates(terms, lanes, i)
             bound_moves(lanes, i)
+        answers = plan_once(terms, lanes, n_instruments)
 
-    if may_any_fail:
+    if answers.may_fail:
         lanes_alone |= find_spent(lanes)
-    return is_trading, lanes_alone
+    return answers.is_trading, lanes_alone
 
 
-def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
-    """Plan the trades of all instruments; return three answers about the lanes.
+def plan_once(terms: a.Terms, lanes: Lanes, n_instruments: int) -> PlanAnswers:
+    """Plan the trades of all instruments, and return what the plan found out about the lanes.
 
-    These are whether any lane trades, whether one wants more than the bound of quantities, and
-    whether one may fail. Losses, costs and margins of a lane are summed position by position.
+    Losses, costs and margins of a lane are summed position by position, in rows of its account;
+    ``is_first`` says that a position begins these sums.
     """
     is_trading = False
-    is_over = False
-    may_any_fail = False
+    exceeds_bound = False
+    may_fail = False
     is_first = True
 
     # Positions that stay are summed first: each order tests the sums so far.
-    for i in range(n):
+    for i in range(n_instruments):
         if is_listed(lanes, i) and lanes.has_order[i] == 0:
             add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, is_first, i)
             is_first = False
 
-    for i in range(n):
+    for i in range(n_instruments):
         if is_listed(lanes, i) and lanes.has_order[i] != 0:
-            trades, exceeds, may_fail = plan_by_kind(terms, lanes, is_first, i)
-            is_trading = is_trading or trades
-            is_over = is_over or exceeds
-            may_any_fail = may_any_fail or may_fail
+            answers = plan_by_kind(terms, lanes, is_first, i)
+            is_trading = is_trading or answers.is_trading
+            exceeds_bound = exceeds_bound or answers.exceeds_bound
+            may_fail = may_fail or answers.may_fail
             is_first = False
-    return is_trading, is_over, may_any_fail
+    return PlanAnswers(is_trading=is_trading, exceeds_bound=exceeds_bound, may_fail=may_fail)
 
 
 def make_table(terms: a.Terms, i: int) -> Table:
@@ -182,14 +195,15 @@ def make_table(terms: a.Terms, i: int) -> Table:
     return Table(size=1.0, setting=tables.settings[i], first_leverage=tables.leverages[i, 0])
 
 
-def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[bool, bool, bool]:
-    """Plan the trades of an instrument by the code for its kind of fills.
+def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> PlanAnswers:
+    """Plan the trades of instrument i by the code for its kind of fills.
 
-    Return the three answers of :func:`plan_once`. Each kind is compiled of its own, as its flags
-    are constants in it: so each call stands here by itself.
+    Each kind is compiled of its own, as its flags are constants in it: so each call stands here by
+    itself. With ``is_first`` the sums over positions begin with this one.
     """
     kind = lanes.kinds[i]
     table = make_table(terms, i)
+    # The kinds before LINEAR have code of their own for accounts of one position.
     if len(lanes.signal) == 1 and kind < LINEAR:
         return plan_only(lanes, kind, table)
 
@@ -206,10 +220,11 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
     return plan(lanes, make_isolated(is_inverse=True, is_only=False), table, is_first, i)
 
 
-def plan_only(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
-    """Plan the trades of the only position by the code for its kind of fills.
+def plan_only(lanes: Lanes, kind: int, table: Table) -> PlanAnswers:
+    """Plan the trades of an account's only position by the code for its kind of fills.
 
-    Return the three answers of :func:`plan_once`. Alone, a position needs no sums.
+    ``kind`` is PLAIN, LOTS, ISOLATED or ISOLATED_INVERSE. An only position needs no sums over
+    positions, so its code is shorter.
     """
     if kind == PLAIN:
         return plan(lanes, make_cross(has_rounding=False, is_only=True), table, is_first=True, i=0)
@@ -257,53 +272,55 @@ def make_isolated(is_inverse: bool, is_only: bool) -> FillKind:
 
 
 @inlined
-def plan(
-    lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int
-) -> tuple[bool, bool, bool]:
+def plan(lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int) -> PlanAnswers:
     """Plan the trades of an instrument in the groups of lanes in which one may trade.
 
-    Lanes are planned in groups of 32. The groups to plan are bits of the cursor ``groups``, as the
-    look at the open has found them. Returns three answers about their lanes: whether one trades,
-    whether one wants more contracts than the bound of quantities, and whether one may fail. In the
-    second case the bound is raised here, and the caller plans again.
+    A group is 32 lanes. Which groups may trade is in the cursor ``groups``, written by the look at
+    the open. If a lane wants more contracts than ``largest_quantity`` allows, that is raised here,
+    and the caller makes the whole plan again. With ``is_first`` the sums over positions begin with
+    this one.
     """
-    answers = 0  # bits: TRADES, EXCEEDS, MAY_FAIL
+    is_trading = False
+    exceeds_bound = False
+    may_fail = False
     arrays = read_once(lanes)
 
-    # Each turn plans the lowest group that is left, and takes its bit away.
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
         group = lowest(groups)
-        groups &= groups - 1
-        answers |= plan_group(arrays, kind, table, is_first, group, i)
+        groups = drop_lowest(groups)
+        answers = plan_group(arrays, kind, table, is_first, group, i)
+        is_trading |= answers.is_trading
+        exceeds_bound |= answers.exceeds_bound
+        may_fail |= answers.may_fail
 
-    is_over = has_bit(answers, EXCEEDS)
-    if is_over:
+    if exceeds_bound:
         # No bound holds an infinite notional: a lane that wants one passes the bar alone instead.
-        is_over = raise_most(lanes, i)
-    return has_bit(answers, TRADES), is_over, has_bit(answers, MAY_FAIL)
+        exceeds_bound = raise_largest_quantity(lanes, i)
+    return PlanAnswers(is_trading=is_trading, exceeds_bound=exceeds_bound, may_fail=may_fail)
 
 
 @inlined
 def plan_group(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, group: int, i: int
-) -> int:
-    """Plan the trades of a group of lanes; return the answers of :func:`plan_once` as bits.
+) -> PlanAnswers:
+    """Plan the trades of a group of lanes in instrument i; nothing is traded yet.
 
-    Writes for each lane what it will hold (``quantity_after``, ``notional_after``) and, in money,
-    what it can spare after the losses and costs of all positions so far: one that has nothing to
-    spare may fail. Nothing is traded yet. The spare of the positions before this one is read and
-    then written over, so positions are planned in turn, and ``is_first`` begins the sums.
+    Writes three numbers of each lane. ``quantity_after`` is what it will hold; ``notional_after``
+    is the largest notional, in money, that it has on the way there; ``spare`` is the money left
+    after the losses and costs of all positions so far: a lane that has nothing to spare may fail.
 
-    ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
+    The spare of the positions before this one is read, and then written over. So positions are
+    planned one after another, and ``is_first`` says that the sums begin with this one. ``cell`` is
+    the place of a row of the account, ``spot`` of a row of position i.
     """
     account = lanes.account
     position = lanes.position
     quote = quote_open(lanes.prices, i)
     largest_notional = lanes.largest_quantity[i] * abs(quote.fill)
     is_trading = False
-    is_over = False
-    may_any_fail = False
+    exceeds_bound = False
+    may_fail = False
     for k in range(GROUP):
         lane = group * GROUP + k
         rules = read_rules(lanes.numbers, kind, table, i, lane)
@@ -328,9 +345,9 @@ def plan_group(
         account[cell(WORK.notional_after, lane)] = stake.notional_after
         position[spot(i, HELD.quantity_after, lane)] = quantity_after
         is_trading |= quantity_after != quantity
-        is_over |= stake.notional_after > largest_notional
-        may_any_fail |= not spare > 0.0  # a NaN fails too
-    return (is_trading << TRADES) | (is_over << EXCEEDS) | (may_any_fail << MAY_FAIL)
+        exceeds_bound |= stake.notional_after > largest_notional
+        may_fail |= not spare > 0.0  # a NaN fails too
+    return PlanAnswers(is_trading=is_trading, exceeds_bound=exceeds_bound, may_fail=may_fail)
 
 
 @inlined
@@ -339,12 +356,13 @@ def size_order(
 ) -> LaneOrder:
     """Return the order of a lane, from what it holds and the leverage that it decided.
 
-    ``worth`` is its equity at the open. The order is cut to what its margin table allows, but not
-    to what its equity and wallet leave: where these may cut it, the lane passes the bar alone.
+    ``worth`` is its equity at the open: money. The order is cut to what its margin table allows,
+    but not to what its equity and wallet leave: where these may cut it, the lane passes the bar
+    alone.
 
-    Notional is counted by side, positive on the side of the signal. Both cases of each choice are
-    computed, without a branch, and each product is that of a run (:mod:`backtest.account.orders`):
-    so both are equal to the last bit.
+    Notional is counted by side: positive on the side of the signal, so a position on the other side
+    is negative. Each product is formed as in a run (:mod:`backtest.account.orders`), so that both
+    have the same bits. ``select`` computes both cases of a choice, without a branch.
     """
     quantity = lanes.position[spot(i, HELD.quantity, lane)]
     leverage = lanes.position[spot(i, HELD.leverage, lane)]
@@ -353,23 +371,24 @@ def size_order(
     side = select(signal > 0.0, 1.0, -1.0)
     notional_held = quantity * (side * contract_notional)
 
-    # The target makes an order outside of its band; without equity nothing fills.
+    # A target outside of the no-trade band makes an order; without equity nothing fills.
     target = a.compute_target(rules, quote, worth, leverage, signal)
     has_order = a.is_outside(rules, worth, target, notional_held) & (worth > 0.0)
     notional_kept = max(notional_held, 0.0)  # a flip keeps nothing
     is_adding = has_order & (target > notional_kept)
 
-    # What limits allow: the margin table, or, of an isolated order, what it asks for. Where table
-    # or wallet may cut that, the lane passes the bar alone (``Stake.is_cut``).
+    # The notional that limits allow. Of a cross order, that of its margin table. Of an isolated one
+    # all that it asks for: where table or wallet may cut it, the lane passes the bar alone
+    # (``Stake.is_cut``).
     allowed = lanes.prices[PRICE.largest_notional, i]
     if rules.margin.is_isolated:
         allowed = convert_as_run(target, side * quantity, contract_notional)
     notional_added = max(min(target, allowed) - notional_kept, 0.0)
     notional_wanted = select(is_adding, notional_kept + notional_added, target)
 
-    # An increase that was cut to nothing never reduces: what is held stays.
-    is_cut_off = is_adding & (notional_wanted <= notional_held) & (notional_held > 0.0)
-    is_filling = has_order & (not is_cut_off)
+    # An increase that the limits cut to nothing does not reduce: what is held stays.
+    is_cut_to_nothing = is_adding & (notional_wanted <= notional_held) & (notional_held > 0.0)
+    is_filling = has_order & (not is_cut_to_nothing)
     # Without a target, a short side gives -0; adding 0 makes it the 0 of a run.
     quantity_ordered = side * notional_wanted * (1.0 / contract_notional) + 0.0
     return LaneOrder(
@@ -412,8 +431,9 @@ def measure_stake(
 
     They are what the position may lose in the rest of the bar, what its order costs, and the
     initial margin that a cross position needs. Of an isolated one, they are what backs it, and
-    whether margin or wallet may cut its order. Where the loop of a run must size the order, the
-    loss is infinite: no money suffices, and so the lane passes the bar alone.
+    whether margin or wallet may cut its order. ``quantity_after`` are the signed contracts after
+    the order. Where the loop of a run must size the order, the loss is infinite: no money suffices,
+    and so the lane passes the bar alone.
     """
     position = lanes.position
     quantity = position[spot(i, HELD.quantity, lane)]
@@ -430,7 +450,8 @@ def measure_stake(
         moved_before_lots = select(order.is_adding, change, 0.0)
         notional_moved = max(moved_before_lots, notional_moved)
 
-    # What the order costs: at the rate of fee and slippage, or with impact, which grows with it.
+    # What the order costs per unit of notional: fee and slippage, the same in all bars of a chunk
+    # (:func:`.quiet.write_costs`); or those with impact, which grows with the order.
     cost_rate = position[spot(i, HELD.cost, lane)]
     if kind.has_impact:
         cost_rate = bound_cost(rules, quote, order)
@@ -445,8 +466,8 @@ def measure_stake(
 
     initial = notional_after * lanes.prices[PRICE.initial_rate, i]
     loss = select(needs_run(rules, order, initial, cost), math.inf, loss)
+    # The pool backs a cross position, so what only an isolated one has is 0 here.
     if not kind.is_isolated:
-        # The pool backs a cross position: the last three are of isolated ones alone.
         return Stake(
             loss=loss,
             cost=cost,
@@ -501,8 +522,9 @@ def add_to_sums(
 ) -> LaneSums:
     """Return the sums of a lane over its positions up to this one, and write them for the next.
 
-    They stand in rows of the account, and begin with the first position. An only position needs no
-    rows: its sums are its own.
+    ``of_position`` is what this position adds. The sums stand in the rows ``loss``, ``costs`` and
+    ``committed`` of the account; with ``is_first`` they begin with this position, whatever an
+    earlier bar left there. An account's only position needs no rows: its sums are its own.
     """
     if kind.is_only:
         return of_position
@@ -523,8 +545,9 @@ def spare_pool(
 ) -> float:
     """Return what a lane can spare after the losses and costs of its cross positions so far: money.
 
-    A lane that has nothing left, 0 or less or NaN, may fail. Writes the sums of the lane up to this
-    position into rows of the account, from which its next position goes on.
+    ``stake`` is what this position puts at stake. A lane that has nothing left, 0 or less or NaN,
+    may fail. Writes the sums of the lane up to this position into rows of the account: its next
+    position adds to them, so positions come one after another, and ``is_first`` begins the sums.
     """
     of_position = LaneSums(loss=stake.loss, costs=stake.cost, committed=stake.initial)
     sums = add_to_sums(account, kind, of_position, is_first, lane)
@@ -560,14 +583,17 @@ def spare_isolated(
 
     Each position must bear its loss by its own margin, the cash must pay for all orders, and the
     account must keep more than the equity at which it is ruined or too poor to order. The smallest
-    spare of all positions counts. Writes the sums of the lane up to this position into rows of the
-    account, from which its next position goes on.
+    spare of all positions counts.
+
+    Writes the sums of the lane up to this position into rows of the account: its next position adds
+    to them, so positions come one after another, and ``is_first`` begins the sums. The caller
+    writes the spare, which the next position reads as ``spare_before``.
     """
     posted_rate = 1.0 / compute_setting(rules.margin, quote.initial)
     committed = bound_cash_taken(rules, order, stake, posted_rate)
     may_fail = may_fail_alone(order, stake, posted_rate)
 
-    # What the positions before left: without a limit at the first one.
+    # The smallest spare of the positions before: no limit at the first one.
     spare_before = math.inf
     if not kind.is_only:
         spare_before = select(is_first, math.inf, account[cell(WORK.spare, lane)])
@@ -613,12 +639,13 @@ def may_fail_alone(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
     return may_fail | (order.is_adding & (stake.is_cut | (order.notional_held < 0.0)))
 
 
-def raise_most(lanes: Lanes, i: int) -> bool:
-    """Raise the bound of quantities of instrument i to what lanes want; return whether it rose.
+def raise_largest_quantity(lanes: Lanes, i: int) -> bool:
+    """Raise ``largest_quantity`` of instrument i to what lanes want; return False if none counts.
 
-    Called after a plan in which a lane wants more, which the row ``notional_after`` has in the
-    groups that were planned. The bound becomes GROWTH times as large as needed, so that it is not
-    raised at each bar. An infinite notional is left out: its lane passes the bar alone.
+    It bounds the contracts of all lanes. Called after a plan in which a lane wants more: what each
+    lane wants is the row ``notional_after``, in the groups that were planned. The bound becomes
+    GROWTH times as large as needed, so that it is not raised at each bar. An infinite notional is
+    left out, as no bound holds it: its lane passes the bar alone.
     """
     largest = 0.0
     groups = lanes.cursor[CURSOR.groups]
@@ -650,16 +677,19 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
     """Return a bound of what an order costs per unit of notional: worsening and fee.
 
     Worsening is how far slippage and impact move the price against the order, as a fraction. The
-    impact is that of the whole target, though lots and limits may leave less of the order.
+    impact is that of the whole target, though lots and limits may leave less of the order. The
+    factor SLACK makes the bound larger than what rounding may add.
     """
     worsening = rules.slippage
     if rules.has_impact:
-        # An infinite target passes the bar alone, whatever its order costs here.
+        # A lane with an infinite target passes the bar alone, whatever its order costs here: 0
+        # keeps NaN out of the cost.
         change = abs(order.target - order.notional_held)
         notional = select(order.target < math.inf, change, 0.0)
         worsening += a.compute_square_root_impact(rules.impact, quote, notional)
         worsening = min(worsening, LARGEST_WORSENING)
 
+    # The price of the fill over that of the quote. The value of an inverse contract is 1 / price.
     price_ratio = 1.0 + worsening
     if rules.margin.is_inverse:
         price_ratio = 1.0 / (1.0 - worsening)
@@ -682,11 +712,10 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
     if not is_isolated:
         initial_per_contract = prices[PRICE.initial_rate, i] * prices[PRICE.contract_notional, i]
 
-    # Group by group: the lowest bit that is left, which is then taken away.
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
         group = lowest(groups)
-        groups &= groups - 1
+        groups = drop_lowest(groups)
         for k in range(GROUP):
             lane = group * GROUP + k
             contracts = abs(lanes.position[spot(i, HELD.quantity, lane)])
@@ -697,7 +726,7 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
             committed = contracts * initial_per_contract + committed_before
             account[cell(WORK.committed, lane)] = committed
 
-            # No order is in the sums yet.
+            # No order is in the sums yet, and none has left less than the lane has.
             account[cell(WORK.costs, lane)] = 0.0
             account[cell(WORK.n_adding, lane)] = 0.0
             account[cell(WORK.spare, lane)] = math.inf
@@ -706,22 +735,24 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
 # The cap of gross leverage.
 
 
-def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
-    """Return as bits the lanes that may pass the cap of gross leverage, so pass the bar alone.
+def find_capped(terms: a.Terms, lanes: Lanes, n_instruments: int) -> LaneBits:
+    """Return the lanes whose gross leverage may exceed the account's cap in this bar.
 
-    Of each position of a lane the larger of what is held and its target is summed, and compared
-    with the cap of its worth. That bounds the gross notional, whichever of the orders fill. Without
-    a cap, which is infinite then, no lane passes it.
+    A run cuts their orders, for which lanes have no rule: so they pass the bar alone. The larger of
+    what is held and of the target is summed over the positions of a lane, and compared with cap
+    times equity. That bounds the gross notional, whichever of the orders fill. The row ``worth``,
+    the equity at the open, must have been written before.
     """
     account = lanes.account
     # SLACK lowers the cap, so that rounding never lets a lane pass which a run would cut.
     cap = terms.max_gross_leverage / SLACK
+    # Infinite: the account has no cap.
     if cap == math.inf:
         return 0
 
     for lane in range(LANES):
         account[cell(WORK.gross_bound, lane)] = 0.0
-    for i in range(n):
+    for i in range(n_instruments):
         if is_listed(lanes, i):
             add_gross_bound(lanes, i)
 
@@ -733,23 +764,23 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     return alone
 
 
-def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
-    """Return as bits the lanes whose bands may keep more than the cap of gross leverage allows.
+def find_overruled(terms: a.Terms, lanes: Lanes, n_instruments: int) -> LaneBits:
+    """Return the lanes whose no-trade bands may keep more than the cap of gross leverage allows.
 
     Only where a decision waits to fill: without one, no band is tested.
     """
-    for i in range(n):
+    for i in range(n_instruments):
         if may_fill(lanes, i):
-            return find_capped(terms, lanes, n)
+            return find_capped(terms, lanes, n_instruments)
     return 0
 
 
 def add_gross_bound(lanes: Lanes, i: int) -> None:
     """Add to each lane the notional that a position may have: the larger of held and target.
 
-    The sum is the row ``gross_bound`` of the account: money, without sign. ``worth``, the equity at
-    the open, must have been written before. Without a decision that waits for a fill, only what is
-    held counts.
+    The sum is the row ``gross_bound`` of the account: money, without sign. The row ``worth``, the
+    equity at the open, must have been written before. Where no decision waits for a fill
+    (``is_pending``), only what is held counts.
     """
     account = lanes.account
     position = lanes.position
@@ -774,23 +805,23 @@ def add_gross_bound(lanes: Lanes, i: int) -> None:
 # Fills.
 
 
-def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
+def fill_trades(terms: a.Terms, lanes: Lanes, n_instruments: int) -> None:
     """Fill what is planned, in one turn for all or, of several isolated positions, in two.
 
-    Those that shrink fill before those that grow: so the cash adds up in the order of a run, and
-    has its bits.
+    Those that shrink fill before those that grow, as in a run: so the cash adds up in the same
+    order, to the same bits.
     """
-    is_one_turn = n == 1 or not lanes.has_isolated
+    is_one_turn = n_instruments == 1 or not lanes.has_isolated
     if is_one_turn:
-        fill_turn(terms, lanes, n, ALL)
+        fill_turn(terms, lanes, n_instruments, ALL)
         return
-    fill_turn(terms, lanes, n, SHRINKING)
-    fill_turn(terms, lanes, n, GROWING)
+    fill_turn(terms, lanes, n_instruments, SHRINKING)
+    fill_turn(terms, lanes, n_instruments, GROWING)
 
 
-def fill_turn(terms: a.Terms, lanes: Lanes, n: int, turn: int) -> None:
+def fill_turn(terms: a.Terms, lanes: Lanes, n_instruments: int, turn: int) -> None:
     """Fill what is planned and belongs to a turn, instrument by instrument."""
-    for i in range(n):
+    for i in range(n_instruments):
         if lanes.has_order[i] != 0:
             fill_by_kind(lanes, make_table(terms, i), turn, i)
 
@@ -829,13 +860,15 @@ def make_rounded(is_inverse: bool, is_isolated: bool) -> FillKind:
 
 @inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
-    """Fill an instrument in the groups of lanes in which one may trade."""
+    """Fill instrument i in the groups of lanes in which one may trade: the cursor ``groups``.
+
+    In them it fills the lanes whose turn it is: ALL, SHRINKING or GROWING (:func:`fill_trades`).
+    """
     quote = quote_open(lanes.prices, i)
-    # Group by group: the lowest bit that is left, which is then taken away.
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
         group = lowest(groups)
-        groups &= groups - 1
+        groups = drop_lowest(groups)
         for k in range(GROUP):
             fill_lane(lanes, kind, table, quote, turn, i, group * GROUP + k)
 
@@ -850,6 +883,8 @@ def fill_lane(
     trades to what it holds, which changes nothing. A cross position pays from the cash and leaves
     its profit there; an isolated one has a margin of its own, and takes from the cash, or returns
     to it, what its trade moves between both.
+
+    ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
     """
     account = lanes.account
     position = lanes.position
@@ -868,6 +903,7 @@ def fill_lane(
         is_its_turn = is_in_turn(turn, quantity, quantity_after)
         quantity_after = select(is_its_turn, quantity_after, quantity)
 
+    # The last field, the contract value at which it was marked, is not read by a trade.
     held = a.Position(quantity, entry, margin_posted, 0.0)
     done = trade_lane(rules, a.Balances(available, held), quote, quantity_after)
     held_after = done.balances.position
@@ -879,7 +915,8 @@ def fill_lane(
     else:
         account[cell(WALLET.cash, lane)] = done.balances.cash
 
-    # The position. One that opens or flips starts its best price at the entry.
+    # The position. The best price of one that opens or flips, from which a stop trails, starts at
+    # the entry.
     is_new = quantity * held_after.quantity <= 0.0
     best = position[spot(i, HELD.best, lane)]
     position[spot(i, HELD.best, lane)] = select(is_new, held_after.entry, best)
@@ -911,25 +948,25 @@ def is_in_turn(turn: int, quantity: float, quantity_after: float) -> bool:
 # Stops.
 
 
-def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
-    """Return the lanes whose stops the prices of this bar may reach: bit k is lane k.
+def find_exits(terms: a.Terms, lanes: Lanes, n_instruments: int, is_planned: bool) -> LaneBits:
+    """Return the lanes whose stops the prices of this bar may reach: they pass the bar alone.
 
-    They pass the bar alone. Called twice in a bar: for the stops of what lanes hold, and, if any
-    trades, with ``is_planned`` for those of what they have planned to hold. No stop acts while
-    contract values stay between the rows ``stop_low`` and ``stop_high``, which are written here.
+    Called twice in a bar: for the stops of what lanes hold, and, if any trades, with ``is_planned``
+    for those of what they have planned to hold. No stop acts while contract values stay between the
+    rows ``stop_low`` and ``stop_high`` of the position, which :func:`write_stops` writes.
     """
     position = lanes.position
     prices = lanes.prices
     alone = 0
-    for i in range(n):
+    for i in range(n_instruments):
         if not is_listed(lanes, i):
             continue
         # Without an order, what is planned is what is held, which the first call has tested.
         if is_planned and lanes.has_order[i] == 0:
             continue
 
-        # Stops hold from bar to bar while the position does, unless they trail or have a scale by
-        # bar. So they are written once (``has_stops``), and for each plan.
+        # Stops stay from bar to bar while the position does, unless they trail or have a scale by
+        # bar (``moves_stops``). So they are written once (``has_stops`` 1), and for each plan.
         if is_planned or lanes.moves_stops or lanes.has_stops[i] == 0:
             write_stops(terms, lanes, is_planned, i)
 
@@ -950,7 +987,8 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     (bits of the cursor ``groups``). Marks them as written in ``lanes.has_stops``, so that stops
     which do not move are not computed at each bar.
     """
-    # Prices of stops depend on the entry, which impact moves; no margin changes them.
+    # The price of a stop depends on the entry, which the impact of the fill moves. It does not
+    # depend on margin, so the leverages of the table below stand for any.
     flags = terms.flags
     kind = FillKind(
         has_rounding=True,
@@ -965,11 +1003,10 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
 
     table = Table(size=terms.rules.brackets.sizes[i], setting=1.0, first_leverage=1.0)
     quote = quote_open(lanes.prices, i)
-    # Group by group: the lowest bit that is left, which is then taken away.
     groups = lanes.cursor[CURSOR.groups] if is_planned else ALL_GROUPS
     while groups != 0:
         group = lowest(groups)
-        groups &= groups - 1
+        groups = drop_lowest(groups)
         for k in range(GROUP):
             lane = group * GROUP + k
             rules = read_rules(lanes.numbers, kind, table, i, lane)
@@ -984,10 +1021,11 @@ def write_stops_of_lane(
     """Write the contract values between which no stop of a lane acts: ``stop_low``, ``stop_high``.
 
     Its stop is at one of them, its take-profit at the other; a side without one is infinite. The
-    long and the short case are both computed, without a branch, and ``pick`` chooses.
+    long and the short case are both computed, without a branch, and ``pick_level`` chooses.
     """
     # The position tested: what is held, or what would be held if the plan filled at this quote. A
-    # trailing stop begins at the entry of a position that opens or flips.
+    # trailing stop begins at the entry of a position that opens or flips. The price of a fill does
+    # not depend on the cash, so 0 stands for it.
     position = lanes.position
     held = pick_held(position, i, lane)
     quantity_after = position[spot(i, HELD.quantity_after, lane)]
@@ -997,21 +1035,22 @@ def write_stops_of_lane(
     best = select(is_new, planned.entry, best_of_held)
     tested = planned if is_planned else held
 
-    # The nearest stop and the take-profit; NaN, if there is none. Both are moved towards the prices
-    # by what rounding may be, so that none is missed.
+    # The nearest stop and the take-profit: contract values, NaN if there is none. Both are moved
+    # towards the prices by what rounding may be, so that none is missed.
     balances = a.Balances(0.0, tested)
     side = p.find_side(tested)
-    nearest = p.find_nearest_stop(rules, balances, quote, best, math.nan)[1]
-    stop = widen(nearest, side)
-    goal = widen(p.compute_target_price(rules, tested, quote), -side)
+    no_equity_stop = math.nan
+    _, nearest_stop = p.find_nearest_stop(rules, balances, quote, best, no_equity_stop)
+    stop = move_inwards(nearest_stop, side)
+    take_profit = move_inwards(p.compute_target_price(rules, tested, quote), -side)
 
     # The stop of a long is below, its take-profit above; those of a short the other way round.
     is_long = tested.quantity > 0.0
     is_short = tested.quantity < 0.0
-    low_of_short = pick(is_short, goal, -math.inf)
-    high_of_short = pick(is_short, stop, math.inf)
-    position[spot(i, HELD.stop_low, lane)] = pick(is_long, stop, low_of_short)
-    position[spot(i, HELD.stop_high, lane)] = pick(is_long, goal, high_of_short)
+    low_unless_long = pick_level(is_short, take_profit, -math.inf)
+    high_unless_long = pick_level(is_short, stop, math.inf)
+    position[spot(i, HELD.stop_low, lane)] = pick_level(is_long, stop, low_unless_long)
+    position[spot(i, HELD.stop_high, lane)] = pick_level(is_long, take_profit, high_unless_long)
 
 
 @inlined
@@ -1023,25 +1062,30 @@ def pick_held(position: FloatArray, i: int, lane: int) -> a.Position:
 
 
 @inlined
-def widen(stop: float, side: float) -> float:
-    """Return a stop moved towards prices by rounding, which counts against the trader."""
-    return stop + side * (2.0 * TOLERANCE) * abs(stop)
+def move_inwards(level: float, side: float) -> float:
+    """Return the level of a stop or take-profit, moved towards the prices by what rounding may be.
+
+    ``side`` is the direction: 1 up, -1 down. A level that is reached too early only sends the lane
+    through the bar alone; one that is missed would be wrong.
+    """
+    return level + side * (2.0 * TOLERANCE) * abs(level)
 
 
 @inlined
-def pick(is_there: bool, stop: float, other: float) -> float:
-    """Return a stop that is there, else another number."""
-    return select(is_there & (not math.isnan(stop)), stop, other)
+def pick_level(is_there: bool, level: float, other: float) -> float:
+    """Return the level of a stop if it is there and known, not NaN; else another number."""
+    return select(is_there & (not math.isnan(level)), level, other)
 
 
-def follow_bests(lanes: Lanes, n: int) -> None:
+def follow_bests(lanes: Lanes, n_instruments: int) -> None:
     """Advance the best contract value of trailing stops in all lanes by the prices of the bar.
 
-    Called after the orders have filled: the row ``best`` of a new position is its entry then. The
-    extremes of the bar must be written (:func:`.quiet.write_extra_prices`).
+    It is the row ``best`` of a position: the highest value since a long was opened, the lowest of a
+    short. Called after the orders have filled, when that of a new position is its entry. The low
+    and the high of the bar must be written (:func:`.quiet.write_extra_prices`).
     """
     position = lanes.position
-    for i in range(n):
+    for i in range(n_instruments):
         if not is_listed(lanes, i):
             continue
         quote = quote_open(lanes.prices, i)
