@@ -1,6 +1,7 @@
 """Isolated margin, the wallet, profits that count, fixed fees and settings that policies decide."""
 
 import math
+from types import SimpleNamespace
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account import margin_moves
 from backtest.policies import sets_margin
 from backtest.strategies import Average, Capped, Constant
 from tests.kit import check_refused, market_of
@@ -346,6 +348,16 @@ SETTINGS: Hand = {
 @by_hand(SETTINGS)
 def test_settings_that_policies_decide(run, numbers):
     check_numbers(run(), numbers)
+
+
+def test_margin_that_rounding_leaves_is_not_refused():
+    """1e-7 of a million is rounding, and of a hundred it is not."""
+    bar = SimpleNamespace(
+        scratch=SimpleNamespace(walk=[SimpleNamespace(is_new_setting=0.0)]),
+    )
+    for wanted, answer in ((1e6, 0.0), (100.0, 1.0)):
+        refusal = margin_moves.log_refused(bar, 0, 0, wanted, refused=1e-7, was_refused=1.0)
+        assert refusal == answer
 
 
 def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
 from backtest import margin
 from backtest.account import option_pool, records
+from backtest.engine.option_trader import ListedOption
 from backtest.margin import option_values
 from tests import agreement
 from tests.draws import DAY, HOUR, START
@@ -276,6 +278,58 @@ def test_a_liquidated_strangle_is_bought_back_over_the_mark_and_pays_fees():
     lost = 10 * (value_strangle(failure, MONTH - 2, 0.63) - mark) + fees
     assert float(out.liquidation_loss[2]) == pytest.approx(lost, rel=1e-9)
     assert float(out.equity[2]) == pytest.approx(cash - 10 * mark - lost, rel=1e-9)
+
+
+def test_fees_of_options_beyond_what_is_left_take_that_and_no_more():
+    """20 options at 10 % of their price of over 100 ask for over 200, which nothing backs."""
+    options = strangle(fees=(0.1, np.inf, 0.0, 1.0))
+    out = play(RALLY, options, capital=500.0)
+
+    # sold for fees of 200
+    cash = 500 + 10 * value_strangle(100.0, MONTH - 1) - 200
+    failure = find_failure(cash)
+    left = cash - 10 * value_strangle(failure, MONTH - 2)
+    assert 0.0 < left < 20 * 0.1 * failure
+
+    assert float(out.liquidation_loss[2]) == pytest.approx(left, rel=1e-9)
+    assert out.equity[2] == 0
+    assert out.count("bad_debt") == 0
+
+
+@pytest.mark.parametrize(
+    ("settlement", "notional", "delta_notional"),
+    [
+        ("cash", 0.1 * 100, 0.1 * 0.5 * 104),
+        ("coin", 0.1, 0.1 * (0.5 - 0.05)),
+    ],
+)
+def test_what_one_contract_is_on_and_moves_by(settlement, notional, delta_notional):
+    """A tenth of a coin at 100, its forward at 104, worth 0.05 of what settles it, delta a half."""
+    contract = ListedOption(
+        name="C",
+        underlying="A",
+        kind="call",
+        strike=100.0,
+        expiry=pd.Timestamp("2024-06-28 08:00", tz="UTC"),
+        size=0.1,
+        settlement=settlement,
+        years=0.25,
+        spot=100.0,
+        forward=104.0,
+        mark=0.05,
+        bid=0.04,
+        ask=0.06,
+        volatility=0.6,
+        delta=0.5,
+        quantity=0.0,
+        leg="",
+    )
+    assert contract.notional == pytest.approx(notional, rel=1e-12)
+    assert contract.delta_notional == pytest.approx(delta_notional, rel=1e-12)
+    assert contract.cost == pytest.approx(0.1 * 0.06, rel=1e-12)
+    assert contract.is_quoted
+    assert not contract._replace(bid=NAN, ask=NAN).is_quoted
+    assert contract._replace(bid=NAN).is_quoted
 
 
 def test_an_equity_stop_closes_options_too():

@@ -285,6 +285,10 @@ CAPS = {  # name: (targets, equity at first, terms of the account, turns held in
             {f"C{k}": (0.2, 0.2) for k in range(10)}, equity, {"band": 0.1}, [held] * 10)
         for equity, held in ((14_500.0, 0.2), (10_500.0, 0.21))
     },
+    # ten coins at 0.19 decide 0.1, within the band, and A buys 1: 2.9 in all, so the coins trade
+    "what fills counts with its target beside what bands would keep": (
+        {"A": (0.0, 1.0)} | {f"C{k}": (0.2, 0.1) for k in range(10)}, 9_500.0, {"band": 0.1},
+        [1.0, *[0.1] * 10]),
     # 10 of A and 0.5 of B, scaled to 2
     "an infinite target is what the margin allows in it alone": (
         {"A": (0.0, INF), "B": (0.0, 0.5)}, 10_000.0, {}, [20 / 10.5, 1 / 10.5]),

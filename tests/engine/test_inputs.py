@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import backtest as bt
@@ -175,3 +176,17 @@ def test_one_object_serves_arrays_that_are_read_only_and_others():
     array.flags.writeable = False
     assert read_kinds(((array, 1.0), array)) == kinds
     assert kinds[1].mutable
+
+
+def test_a_flow_at_the_first_time_of_a_run_is_paid_and_one_before_it_is_refused():
+    market = bt.Market.sample(bars=24)
+    first = market.times[0]
+
+    def pay(time: pd.Timestamp) -> bt.Result:
+        flows = pd.Series([500.0], index=pd.DatetimeIndex([time]))
+        account = bt.Account(capital=1_000.0, flows=flows)
+        return bt.run(market, Constant(0.0), venue=make_venue(), account=account, compile=False)
+
+    assert pay(first).bars["equity"].iloc[0] == 1_500.0
+    with pytest.raises(bt.ParameterError, match="flows must not lie before the first bar"):
+        pay(first - pd.Timedelta("1ns"))

@@ -1,6 +1,7 @@
 """Cross margin: kernels, calculators, touch probabilities, and a requirement of one's own."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from backtest.margin import (
     Requirement,
     compute_initial,
     compute_maintenance,
+    functions,
+    option_kernels,
     read_rules,
 )
 from backtest.margin import portfolio_kernels as kernels
@@ -578,6 +581,50 @@ def test_every_figure_of_a_long_by_hand():
         # twice the chance that the price ends below: the reflection principle
         ends = 0.5 * math.erfc(away / (0.6 * math.sqrt(days / 365)) / math.sqrt(2))
         assert chance == pytest.approx(2 * ends, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("missing", "price"),
+    [
+        (0.0, 100.0),
+        (1e-14, 100.0),  # rounding
+        (-1e-14, 100.0),
+        (1e-9, 100.0),
+        (-1e-9, math.nan),
+    ],
+)
+def test_a_position_that_needs_its_whole_notional_fails_where_it_stands_or_nowhere(missing, price):
+    """Backing and requirement of a long then move alike, so it fails at once, or at no price.
+
+    Its rate of a half is doubled.
+    """
+    rules = read_rules(venue_of(brackets=[bracket(leverage=1.0, rate=0.5)]))
+    found = functions.scalar_liquidation_price(
+        rules,
+        quantity=1.0,
+        entry=100.0,
+        collateral=100.0 * (1.0 - missing),
+        multiplier=2.0,
+        other_backing=0.0,
+        other_maintenance=0.0,
+    )
+    assert found == pytest.approx(price, nan_ok=True)
+
+
+def test_the_slope_of_a_scenario_requirement_counts_all_its_charges():
+    """The worst move of 10 % at weight 1, twice, and .02, .03 and .04 of the notional."""
+    scenarios = SimpleNamespace(
+        products=[0],
+        moves=np.array([[-0.1, 0.05]]),
+        weights=np.array([[1.0, 1.0]]),
+        factor=2.0,
+        minimum=0.02,
+        contingency=0.03,
+        pair_contingency=0.04,
+    )
+    packed = SimpleNamespace(scenarios=scenarios)
+    slope = option_kernels.bound_scenario_rate(packed, is_inverse=False)
+    assert slope == pytest.approx(0.2 + 0.02 + 0.03 + 0.04)
 
 
 def test_a_position_that_no_price_liquidates():
