@@ -120,7 +120,11 @@ def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
 
 
 def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the maintenance margin of a notional, or of each of an array."""
+    """Return the maintenance margin of a notional: rate * notional - amount of its bracket.
+
+    Money; of an array of notionals an array. ``multiplier`` scales the rates of all brackets. The
+    amount of a bracket joins it to the one below: at its floor both need the same.
+    """
     rate = compute_rate(rules, 0, multiplier)
     last_rate = rate
     amount = 0.0
@@ -151,11 +155,12 @@ def compute_best_leverage(rules: MarginRules, multiplier: float) -> float:
 def compute_largest_notional(
     rules: MarginRules, equity: float, held: float, cost: float, multiplier: float, enough: float
 ) -> float:
-    """Return the largest notional that some equity allows, or one of at least ``enough``.
+    """Return the largest notional whose initial margin some equity covers, after costs: money.
 
-    ``held`` is the notional by side before the order, ``cost`` what one more unit of notional
-    costs: equity pays for both the costs and the initial margin. ``multiplier`` divides the
-    leverages of the brackets.
+    ``held`` is the notional before the order, negative if the order closes it first; ``cost`` what
+    one more unit of notional costs, a fraction. ``multiplier`` divides the leverages of the
+    brackets. The search ends early at a notional of at least ``enough``, all that the order asks
+    for: then the answer may be less than the largest.
     """
     if rules.setting > 0.0:
         setting = compute_setting(rules, multiplier)
@@ -236,10 +241,10 @@ def compute_affordable(
 ) -> float:
     """Return the most contracts q, up to ``size``, whose maintenance margin is covered.
 
-    In bracket k the margin of q contracts of notional ``value`` is rate_k value q - amount_k, and
-    ``spared + cost q`` covers it: what backs the position if all of it closes, and for each
-    contract that is kept the money that closing it would take. So in that bracket
-    q <= (amount_k + spared) / (rate_k value - cost).
+    ``value`` is the notional of one contract. What covers the margin of q contracts is
+    ``spared + cost q``: what would back the position if all of it closed, and for each contract
+    that is kept the money that closing it would take. In bracket k that margin is
+    rate_k value q - amount_k, so there q <= (amount_k + spared) / (rate_k value - cost).
     """
     allowed = size
     amount = 0.0

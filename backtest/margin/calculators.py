@@ -313,7 +313,11 @@ def _find_contract_notional(rules: Venue, entry: float) -> float:
 def _find_contracts(
     rules: Venue, entry: float, leverage: float, capital: float | None, quantity: float | None
 ) -> float:
-    """Return contracts, without sign: those given, those of a capital, or one coin."""
+    """Return the contracts to open, without sign.
+
+    Those of ``quantity``; without it as many as ``capital`` opens at the leverage; without both as
+    many as one coin is. ``entry`` is a price.
+    """
     if quantity is not None:
         return float(quantity)
     contract_notional = _find_contract_notional(rules, entry)
@@ -330,7 +334,11 @@ def _find_contracts(
 def _check_leverage(
     rules: Venue, notional: float, leverage: float, multiplier: float, sized_by: str
 ) -> None:
-    """Raise ParameterError if the venue does not allow a leverage for a notional."""
+    """Raise ParameterError if the venue does not allow a leverage for a notional.
+
+    ``multiplier`` divides the leverages of the table. ``sized_by`` names the argument that decides
+    the notional, for the message.
+    """
     # A notional or a leverage on the edge of a bracket is inside, give or take rounding.
     least_notional = notional * (1.0 - TOLERANCE)
     largest = rules.brackets[-1].cap
@@ -525,9 +533,9 @@ def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
     }
     table = pd.DataFrame(columns, pd.Index(book.names, name="instrument"), dtype=np.float64)
 
-    # The liquidation price is that of the nearer move.
-    is_down = table["up"].isna() | (table["down"].abs() <= table["up"])
-    nearer = table["down"].where(is_down, table["up"])
+    # The liquidation price is that of the nearer move. A comparison with NaN, no move, is false.
+    is_down_nearer = table["up"].isna() | (table["down"].abs() <= table["up"])
+    nearer = table["down"].where(is_down_nearer, table["up"])
     table["liquidation_price"] = table["price"] * (1.0 + nearer)
     return table
 
@@ -596,13 +604,14 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
     if book.is_failing():
         return 0.0, 0.0
 
-    # Without options the distance is concave in the ratio, so that far steps find a failure.
+    # Without options, what the book has over its requirement is concave in the ratio: so a book
+    # that fails goes on failing, and far steps find it.
     if not book.listed:
         down = find_failing_move(book, moving, list_squares(0.5), FINEST)
         up = find_failing_move(book, moving, list_squares(2.0), FINEST)
         return down, up
 
-    # With options it may fail and recover: many steps, denser near the price.
+    # With options it may fail and recover: SCAN steps, denser near the price, up to FARTHEST.
     steps = np.array([FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)])
     down = find_failing_move(book, moving, (1.0 - steps).tolist(), FINEST_OF_OPTIONS)
     up = find_failing_move(book, moving, (1.0 + steps).tolist(), FINEST_OF_OPTIONS)
@@ -627,12 +636,14 @@ def find_failing_move(
     """
 
     def compute_distance(ratio: float) -> float:
+        """Return what the book has over its requirement at the moved prices: money."""
         return book.move(moving, ratio).distance()
 
-    sound = 1.0
+    holding = 1.0
     for ratio in ratios:
         if compute_distance(ratio) <= 0.0:
-            root = sp.optimize.brentq(compute_distance, sound, ratio, xtol=1e-300, rtol=tolerance)
+            # The tolerance is relative alone: the absolute one is as good as 0.
+            root = sp.optimize.brentq(compute_distance, holding, ratio, xtol=1e-300, rtol=tolerance)
             return float(root) - 1.0
-        sound = ratio
+        holding = ratio
     return math.nan

@@ -26,7 +26,10 @@ class Tiers(core.Declaration):
 
 
 def read_tier(row: Any) -> Tier:
-    """Return floor, cap and rate of a tier."""
+    """Return floor, cap and rate of a tier as floats; raise Fault for anything else.
+
+    A cap may be infinite, which TOML and JSON write as the text "inf"; a rate is from 0 to 1.
+    """
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 3:
         rule = "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example"
         raise Fault(rule, core.repr_plain(row))
@@ -156,11 +159,16 @@ def check_collateral(
 
 
 def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[core.IntArray, FloatArray]:
-    """Return the lengths of rows, and the rows padded with their last number to one width."""
+    """Return rows of different lengths as one array: their lengths, and the rows padded.
+
+    The lengths have the shape (rows,). The array has the shape (rows, longest), at least ``width``
+    columns; a row ends with copies of its last number, or is NaN if it has none.
+    """
     counts = np.array([*map(len, rows)], dtype=np.int64)
     longest = int(counts.max(initial=width))
     padded = np.full((len(rows), longest), math.nan)
 
+    # First all of the row is its last number, then its own numbers come.
     for k, row in enumerate(rows):
         if row:
             padded[k, :] = row[-1]
@@ -180,12 +188,14 @@ def pack_collateral(
     caps_by_asset = []
     rates_by_asset = []
     for asset in collateral:
+        # A single rate is one tier that holds for any value.
         tiers = asset.tiers or [(0.0, math.inf, float(asset.rate or 0.0))]
         floors, caps, rates = zip(*tiers, strict=True)
         floors_by_asset.append(floors)
         caps_by_asset.append(caps)
         rates_by_asset.append(rates)
 
+    # Floors, caps and rates of an asset are as many, so one count is that of all three.
     counts, packed_floors = pack_rows(floors_by_asset)
     _, packed_caps = pack_rows(caps_by_asset)
     _, packed_rates = pack_rows(rates_by_asset)
@@ -241,13 +251,15 @@ class RateCurve(Value):
     def borrow(self, utilization: Any) -> Any:
         """Return the borrow rate per year at a utilization, or at each of an array or Series."""
         used = np.asarray(utilization, dtype=np.float64)
+        # Written so that NaN is out of range too.
         bad = used[~((used >= 0.0) & (used <= 1.0))]
         if bad.size:
             raise ParameterError(f"utilization must be from 0 to 1, got {float(bad.flat[0]):g}")
 
-        low = self.base + self.slope1 * np.minimum(utilization, self.optimal) / self.optimal
-        over = np.maximum(utilization - self.optimal, 0.0) / (1.0 - self.optimal)
-        return core.float_if_single(low + self.slope2 * over)
+        # The rate up to the kink, and from there on the steeper slope.
+        up_to_kink = self.base + self.slope1 * np.minimum(utilization, self.optimal) / self.optimal
+        part_beyond = np.maximum(utilization - self.optimal, 0.0) / (1.0 - self.optimal)
+        return core.float_if_single(up_to_kink + self.slope2 * part_beyond)
 
     def supply(self, utilization: Any) -> Any:
         """Return the supply rate per year at a utilization, or at each of an array or Series."""

@@ -93,7 +93,8 @@ def find_survivable(rules: MarginRules, backing: float, lost: float, move: float
 
     ``lost`` is what a notional of 1 loses in the move, ``move`` its value after it, and MM the
     maintenance margin of a notional: that after the move, or at the entry where the venue tests it
-    there. ``backing`` is money.
+    there. ``backing`` is money. MM is rate * N - amount in each bracket, so the bracket that holds
+    the answer is found first, and the line is solved in it.
     """
     # The notional that the venue tests, over the one that is opened.
     tested = 1.0 if rules.is_valued_at_entry else move
@@ -274,7 +275,12 @@ def _read(multiplier: Numeric | None, venue: Venue | MarginRules | str) -> Numer
 def _broadcast(
     function: Callable[..., float], venue: Venue | MarginRules | str, *numbers: Numeric
 ) -> Any:
-    """Return the scalar function of each of some broadcast numbers, under the rules of a venue."""
+    """Apply a function of single numbers to arrays of them, under the margin rules of a venue.
+
+    ``numbers`` are broadcast to one shape, and the answer has it; a float for single numbers.
+    Raises ParameterError for a venue that is none, a spot leg where ``function`` needs its whole
+    account (OF_PRICES), and for arguments that are no numbers or do not fit.
+    """
     rules: Any = venue
     if isinstance(venue, str):
         rules = read_venue(venue)
@@ -301,17 +307,23 @@ def _broadcast(
 def check_each(
     name: str, value: object, number: Real, *, is_nan_allowed: bool = True
 ) -> FloatArray:
-    """Return a number or an array as floats; raise ParameterError for the first out of range."""
+    """Return a number or an array as floats; raise ParameterError for the first out of range.
+
+    ``number`` declares the range, ``name`` is that of the argument, for messages.
+    """
+    # Objects may be numbers: Decimal, or a row of several types.
     array = np.asarray(value)
     if array.dtype.kind == "O":
-        with contextlib.suppress(TypeError, ValueError):  # Decimal, or a row of several types
+        with contextlib.suppress(TypeError, ValueError):
             array = array.astype(np.float64)
+    # Integers and floats; texts, bools and times are no numbers.
     if array.dtype.kind not in "iuf":
         raise ParameterError(f"{name} must be numbers, got {repr_plain(value)}")
 
     numbers = array.astype(np.float64)
     bad = numbers[~(number.admits(numbers) | (is_nan_allowed & np.isnan(numbers)))]
     if bad.size:
+        # The declaration says the rule that the first of them breaks.
         try:
             number.read(float(bad.flat[0]))
         except Fault as fault:
@@ -484,7 +496,10 @@ def requirement(
 
 
 def read_index(book: Book, index: Numbers | None) -> FloatArray | None:
-    """Return the contract values at index prices; None without them."""
+    """Return the contract values of a book's instruments at index prices; None without them.
+
+    ``index`` is a price for each instrument by name, or one number for a single instrument.
+    """
     if index is None:
         return None
 
@@ -613,13 +628,13 @@ def read_book(
 
 
 def read_venues(venues: Venues, quantities: Numbers, prices: Numbers) -> dict[str, Venue]:
-    """Return the venue of each instrument: by name, or one for all that are named.
+    """Return the venue of each instrument by name.
 
-    A single instrument has no name: it is "0".
+    Each argument is a table by instrument, or one value. The first that is a table names the
+    instruments; one venue is that of all of them. Without a table there is one instrument, "0".
     """
     venues = read_venue(venues)
 
-    # The first table that there is names the instruments.
     names: tuple[str, ...] = ("0",)
     for table in (venues, quantities, prices):
         if isinstance(table, Mapping):
@@ -650,7 +665,10 @@ def set_leverage(
 
 
 def list_followed(assets: Sequence[Collateral], names: Sequence[str]) -> tuple[str, ...]:
-    """Return the instrument whose price each asset has, empty if none."""
+    """Return for each asset the name of the instrument whose price it has, empty if it has its own.
+
+    ``names`` are the instruments of the book; raises ParameterError for any other.
+    """
     followed = []
     for asset in assets:
         instrument = ""
@@ -677,7 +695,11 @@ def value_contracts(rules: Mapping[str, MarginRules], prices: Mapping[str, float
 def list_worth(
     assets: Sequence[Collateral], prices: Numbers | None, instrument_prices: Mapping[str, float]
 ) -> list[float]:
-    """Return the price of each asset: the given one, that of its instrument, or its own."""
+    """Return the price of each collateral asset, in their order.
+
+    That of ``prices`` by name, if these are given; else that of the instrument that the asset
+    follows (``instrument_prices`` by name), or the asset's own last price.
+    """
     if prices is not None:
         asset_names = [asset.name for asset in assets]
         by_name = read_numbers("prices", prices, asset_names)
@@ -699,15 +721,15 @@ def read_numbers(
     number: Real = PRICE,
     missing: float | None = None,
 ) -> dict[str, float]:
-    """Return a number for each name, from a table or, for a single name, from a number.
+    """Return a number for each of ``names``, from a table by name.
 
-    ``missing`` stands where a table leaves a name out; None: it may not.
+    One number in place of a table is that of a single name. ``number`` declares its range, ``noun``
+    is the argument, for messages. ``missing`` stands where a table leaves a name out; with None it
+    may not. Raises ParameterError.
     """
     order = list(names)
     is_table = isinstance(numbers, Mapping)
-    by_name = dict.fromkeys(order[:1], numbers)
-    if is_table:
-        by_name = dict(numbers)
+    by_name = dict(numbers) if is_table else dict.fromkeys(order[:1], numbers)
 
     unknown = [name for name in by_name if name not in order]
     is_any_absent = not {*order} <= {*by_name}

@@ -68,9 +68,12 @@ def compute_skewed_volatility(
     cap = skew[SKEW_CAP] + skew[SKEW_CAP_SLOPE] * root
     if is_absolute:
         cap = skew[ABSOLUTE_CAP] + skew[ABSOLUTE_CAP_SLOPE] * root
+
+    # The width is that of one deviation at a level of volatility, times a scale.
     level = skew[SKEW_LEVEL] + skew[SKEW_LEVEL_SLOPE] * root
     width = max(skew[LEAST_WIDTH], root * skew[WIDTH_SCALE] * level)
 
+    # log(strike / forward), which is over 0 for strikes over the forward.
     distance = -b.log_ratio(compute_forward(options, i), options.strikes[i])
     if is_absolute:
         distance = abs(distance)
@@ -101,7 +104,8 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
     root_of_product = math.sqrt(forward) * math.sqrt(strike)
     scale = compute_shock_scale(shocks, options.years[i])
 
-    for k in range(shocks.moves.shape[1]):
+    n_scenarios = shocks.moves.shape[1]
+    for k in range(n_scenarios):
         shock = shocks.volatilities[group, k]
         volatility = shock_volatility(shocks, options.volatilities[i], shock, scale)
 
@@ -120,7 +124,12 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
 
 
 def compute_shock_scale(shocks: ShockTables, years: float) -> float:
-    """Return by what a move of volatility is multiplied for a time to expiry."""
+    """Return by what a scenario's move of volatility is multiplied for a time to expiry.
+
+    ``(shocks.days / days to expiry) ** power``: with a positive power short options move more. One
+    power holds up to ``shocks.days`` to expiry, another beyond. Expiries nearer than ``least_days``
+    count as that far.
+    """
     days = DAYS_PER_YEAR * years
     power = shocks.power[UP_TO_DAYS]
     if days > shocks.days:
@@ -322,9 +331,11 @@ def compute_option_loss(pool: OptionPool) -> float:
 
 
 def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
-    """Return the charge on the absolute delta of the options of each expiry.
+    """Return the charge on the absolute delta of the options of each expiry: money.
 
-    Writes the deltas over ``scratch.totals``, which is not needed any more.
+    The rate of an expiry is the larger of a constant and one per year to expiry. Writes the deltas
+    in money by expiry into ``scratch.totals``, over the values that stood there: called last, when
+    these are not needed any more.
     """
     shocks = rules.shocks
     totals = rules.scratch.totals
@@ -343,7 +354,12 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
 
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    """Return the charge on notional that is net short by strike and expiry."""
+    """Return the charge on notional that is net short: money.
+
+    Options of one strike and expiry are a pair (``options.pairs`` has its number), whose longs and
+    shorts offset. The rate is that of initial or of maintenance margin. Writes the net notionals
+    into ``scratch.nets``.
+    """
     rate = rules.shocks.short_charge[OF_MAINTENANCE]
     if is_initial:
         rate = rules.shocks.short_charge[OF_INITIAL]
@@ -363,9 +379,12 @@ def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initia
 
 
 def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    """Return what shorts need, each option by itself: rates of the price, and the mark.
+    """Return what short options need, each by itself: money.
 
-    Rates are per unit of the underlying, in its cash price or, for options in coins, in coins.
+    A unit of the underlying needs the mark of its option and a rate of its price: for maintenance
+    ``rates.maintenance``, or of a put at least ``of_mark`` of the mark; initially at least
+    ``rates.initial`` less how far the option is out of the money, but not under ``rates.least``.
+    The price of a unit is the index, or 1 coin for options that settle in coins.
     """
     rates = rules.rates
     total = 0.0
@@ -374,21 +393,22 @@ def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: b
         if not options.quantities[i] < 0.0:
             continue
 
-        # Maintenance, of a put at least a part of its mark.
-        unit = find_cash_price(options, i)
+        # Maintenance, of a put (sign -1) at least a part of its mark.
+        unit_price = find_cash_price(options, i)
         mark = options.marks[i] / options.sizes[i]
         of_mark = 0.0
         if options.signs[i] < 0.0:
             of_mark = rates.of_mark * mark
-        needed = max(rates.maintenance * unit, of_mark) * rates.factor
+        needed = max(rates.maintenance * unit_price, of_mark) * rates.factor
 
         # Initially more, the less the option is out of the money.
         if is_initial:
             forward = compute_forward(options, i)
             otm = compute_otm(options, i, forward) / forward
             rate = max(rates.least, rates.initial - otm)
-            needed = max(needed, rate * rates.factor * unit)
+            needed = max(needed, rate * rates.factor * unit_price)
 
+        # The quantity of a short is negative: what it needs is added.
         total -= options.quantities[i] * (options.sizes[i] * (needed + mark))
     return total
 

@@ -93,11 +93,17 @@ KINDS: dict[type, int] = {
 def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Names, names: Names
 ) -> OptionRules:
-    """Return what a rule says of options as arrays, with the room for one evaluation of them."""
+    """Return what a margin rule says of options, as plain numbers and arrays for compiled code.
+
+    ``groups`` are those of the options, by their numbers in ``options.groups``; ``names`` are the
+    instruments of the account. The arrays of the scratch are room for one evaluation, of as many
+    options, expiries and scenarios as there are.
+    """
     # The instrument that is the underlying of a group, -1 without one.
     number_by_name = {name: number for number, name in enumerate(names)}
     underlyings = [number_by_name.get(group, -1) for group in groups]
 
+    # The rates of the two rules that have some; each has a part of the fields, the others are 0.
     rates = dict.fromkeys(OptionRates._fields, 0.0)
     if isinstance(rule, Standard | Strategy):
         rates = {name: float(getattr(rule, name, 0.0)) for name in rates}
@@ -122,7 +128,12 @@ def find_counted(rule: MarginRule) -> int:
 
 
 def pack_shocks(rule: MarginRule, groups: Names) -> ShockTables:
-    """Return what the scenarios of a rule are for options; without effect under other rules."""
+    """Return the scenarios of a margin rule for options, as arrays of shape (groups, scenarios).
+
+    Moves of the price with their logarithms and roots, moves of volatility, and reliefs; then the
+    charges that the rule declares for options, empty where it declares none. Under a rule without
+    scenarios there are no scenarios, and all of it is without effect.
+    """
     scenarios = None
     declared = NO_SHOCKS
     if isinstance(rule, ScenarioMargin):
@@ -130,8 +141,9 @@ def pack_shocks(rule: MarginRule, groups: Names) -> ShockTables:
         declared = rule.options
     moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
 
-    def pack(terms: Sequence[float] | None) -> FloatArray:
-        return np.array(terms or (), dtype=np.float64)
+    def pack(figures: Sequence[float] | None) -> FloatArray:
+        """Return figures of the rule as an array, empty if it has none."""
+        return np.array(figures or (), dtype=np.float64)
 
     return ShockTables(
         moves=moves,
@@ -197,7 +209,11 @@ def check_options(
 def check_settlement(
     options: Sequence[OptionPosition], rule: MarginRule, rules: Mapping[str, MarginRules]
 ) -> None:
-    """Raise ParameterError unless all options and contracts settle in one currency."""
+    """Raise ParameterError unless all options and contracts settle in one currency.
+
+    Cash, or the coin of the options. ``rules`` are those of the contracts beside them, by name. A
+    margin rule by strategies is of options settled in cash alone.
+    """
     currencies = set()
     for position in options:
         option = position.option

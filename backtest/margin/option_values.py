@@ -181,9 +181,14 @@ def compute_greeks(options: OptionPositions, i: int, rate: float) -> Greeks:
 
 
 def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -> float:
-    """Return the share of the mark of option i that backs the account."""
+    """Return the share of the mark of option i that backs the account: 0 to 1.
+
+    ``rules.counted`` says which values count: NET, those of longs and shorts with their sign; LONG,
+    those of longs; NONE, no more than a loan value of some longs.
+    """
     if rules.counted == NET:
         return 1.0
+    # A short has no value that could back anything.
     if options.quantities[i] <= 0.0:
         return 0.0
     if rules.counted == LONG:

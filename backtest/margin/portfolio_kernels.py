@@ -169,7 +169,10 @@ def is_in_pool(rules: PortfolioRules, held: Holdings, i: int) -> bool:
 
 
 def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> float:
-    """Return the value of collateral c after the haircuts of its tiers; debt counts in full."""
+    """Return what a value of collateral c counts for, money: its part in each tier at its rate.
+
+    A debt, a negative value, counts in full.
+    """
     if value < 0.0:
         return value
 
@@ -223,7 +226,12 @@ def compute_exposure(held: Holdings, i: int) -> float:
 
 
 def fill_nets(rules: PortfolioRules, held: Holdings) -> None:
-    """Write the net notionals of each group, linear and inverse, into ``scenarios.nets``."""
+    """Write the net notionals of each group, linear and inverse, into ``scenarios.nets``.
+
+    Of shape (groups, 2), money with the sign of the position. They are apart, as a move of the
+    price changes their values by different shares. ``members`` has the instruments group by group,
+    those of group g from place ``starts[g]`` up to ``starts[g + 1]``.
+    """
     tables = rules.scenarios
     for g in range(len(tables.products)):
         linear = 0.0
@@ -264,7 +272,11 @@ def find_counted_share(tables: ScenarioTables, loss: float) -> float:
 
 
 def find_product_row(tables: ScenarioTables, product: int) -> int:
-    """Return the row in which a product loses most; -1 if it loses in none."""
+    """Return the scenario (a row of the rule) in which a product loses most; -1 if in none.
+
+    A product is several groups, whose losses in one scenario are added. Reads
+    ``scenarios.losses``.
+    """
     worst = 0.0
     row = -1
 
@@ -278,7 +290,12 @@ def find_product_row(tables: ScenarioTables, product: int) -> int:
 
 
 def compute_scenario_loss(rules: PortfolioRules, held: Holdings) -> float:
-    """Return the worst loss in the scenarios, products summed; writes ``scenarios.losses``."""
+    """Return the worst loss of the pool in the scenarios: money.
+
+    Of each product, the loss in the scenario that is worst for it; then summed. Writes the loss of
+    each group in each scenario into ``scenarios.losses``, of shape (groups, scenarios), and its net
+    notionals into ``scenarios.nets``.
+    """
     tables = rules.scenarios
     fill_nets(rules, held)
     for g in range(len(tables.products)):
@@ -306,7 +323,7 @@ def compute_gross(rules: PortfolioRules, held: Holdings) -> float:
 
 
 def compute_side(rules: PortfolioRules, held: Holdings, g: int, side: float) -> float:
-    """Return the notional of the longs (side 1) or shorts (-1) of group g."""
+    """Return the notional, without sign, of the longs (side 1) or shorts (-1) of group g: money."""
     starts = rules.scenarios.starts
     total = 0.0
     for place in range(starts[g], starts[g + 1]):
@@ -511,9 +528,12 @@ def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> No
 
 
 def fill_own_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write the Euler shares of a requirement of the user's own, by central differences.
+    """Write the Euler shares of a requirement of the user's own into ``shares``: money.
 
-    Quantities change for the question and are put back.
+    The share of a position is quantity * dR / d quantity: what the requirement R changes by for a
+    relative change of the quantity. Nothing is known of the user's rule, so the derivative is a
+    central difference: R is asked for at quantities a small part, OWN_STEP, larger and smaller.
+    Each quantity is put back.
     """
     for i in range(len(held.quantities)):
         if not is_in_pool(rules, held, i):
@@ -630,7 +650,11 @@ class Segment(NamedTuple):
 
 
 def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) -> None:
-    """Write values and prices at a place between two waypoints (0 to 1) into ``held``."""
+    """Value ``held`` at a place between two waypoints: 0 is ``start``, 1 is ``end``.
+
+    Writes the contract values of the instruments and the prices of the collateral, both of which
+    move on straight lines.
+    """
     # At the end itself: start + 1 * (end - start) may miss it by rounding.
     if place == 1.0:
         copy_waypoint(held, end)
@@ -696,7 +720,10 @@ def find_next_break(segment: Segment, place: float) -> float:
 
 
 def find_failure(segment: Segment) -> float:
-    """Return the first place of a segment where the pool fails; NaN if it does not."""
+    """Return the first place of a segment, 0 to 1, at which the pool fails; NaN if it does not.
+
+    Leaves what is held valued somewhere on the segment.
+    """
     sound = 0.0
     if is_failing_at(segment, ALONG, sound):
         return 0.0
@@ -715,7 +742,11 @@ ALONG = -1
 
 
 def stand_at(segment: Segment, i: int, x: float) -> None:
-    """Move to place x of a segment, or the price of instrument ``i`` to x times what it was."""
+    """Value the pool of a segment where a search stands.
+
+    With ``i`` ALONG that is place ``x`` of the segment, 0 to 1. Else it is the start of the segment
+    with the price of instrument i at ``x`` times what it was, which is written into its end.
+    """
     place = x
     if i != ALONG:
         aim(segment.rules, segment.start, i, x, segment.end)
@@ -815,7 +846,11 @@ FAR_AWAY = 1e12
 
 
 def find_group(packed: PortfolioRules, i: int) -> int:
-    """Return the group of scenarios of instrument i."""
+    """Return the number of the group of scenarios of instrument i; NO_GROUP without scenarios.
+
+    ``members`` has the instruments group by group, those of group g from place ``starts[g]`` up to
+    ``starts[g + 1]``.
+    """
     tables = packed.scenarios
     if packed.has_scenarios:
         for g in range(len(tables.products)):
@@ -826,9 +861,11 @@ def find_group(packed: PortfolioRules, i: int) -> int:
 
 
 def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
-    """Write into ``end`` the values of ``start`` with the prices of i's group times a ratio.
+    """Write into ``end`` what ``start`` becomes if the price of instrument i moves by a ratio.
 
-    Without scenarios, i is moved alone. Values of inverse contracts move by 1 / ratio.
+    All instruments of its group of scenarios move by the same ratio, and so does collateral that
+    cancels risk of the group; all else stays. Without scenarios, i moves alone. Contract values of
+    inverse contracts, which are -size / price, move by 1 / ratio.
     """
     group = find_group(packed, i)
     inverse_ratio = 1.0 / ratio

@@ -52,7 +52,7 @@ def load_margins() -> dict[str, Group]:
 
 
 def group_by_asset(instruments: Names | Mapping[str, Names]) -> dict[str, tuple[str, ...]]:
-    """Return instruments by group: as a mapping has them, or by coin."""
+    """Return the instruments of each group: as a mapping has them, or those of a list by coin."""
     if isinstance(instruments, Mapping):
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):

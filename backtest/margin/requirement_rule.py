@@ -256,7 +256,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
                 )
 
     def _count_rows(self, groups: Sequence[Any]) -> dict[Any, int]:
-        """Return the number of scenarios of each group that has any."""
+        """Return the number of scenarios of each group that has any, its own or those of EVERY."""
         moves: Any = self.moves
         counts = {}
         for group in groups:
@@ -309,7 +309,12 @@ class ScenarioMargin(MarginRule, kw_only=True):
         return replace(self, moves=moves, groups=groups or None, products=products or None)
 
     def check_names(self, names: Names, collateral: Assets, underlyings: Names = ()) -> None:
-        """Check that the groups of moves, groups, products and collateral are there."""
+        """Raise ParameterError for a name that is no instrument or group of the account.
+
+        ``names`` are its instruments, ``underlyings`` those of its options, which are groups too.
+        Checked are the names in the rule's groups, moves and products, and the groups whose risk
+        collateral cancels. Each group must have scenarios.
+        """
         groups = [*self.list_groups(names), *underlyings]
         for group, members in (self.groups or {}).items():
             core.check_names(f"groups.{group}: the account", members, names, noun="instrument")
@@ -333,7 +338,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
 def drop_names(
     table: Mapping[str, Names] | None, gone: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return a table of names without some, and without rows that are then empty."""
+    """Return a table of names without those that are ``gone``, and without rows then empty."""
     remaining = {}
     for name, members in (table or {}).items():
         others = [member for member in members if member not in gone]

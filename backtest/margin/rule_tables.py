@@ -20,9 +20,15 @@ NUMBERS = ("close_fee", "taker", "size", "setting", "multiplier", "initial_multi
 
 
 def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_kernels.BracketTables:
-    """Return the bracket rules of instruments as arrays, padded to at least ``width`` brackets."""
+    """Return the margin rules of n instruments as arrays, for compiled code.
+
+    What brackets have (floors, caps, rates, amounts, leverages) has the shape (n, brackets), padded
+    to at least ``width`` brackets; ``counts`` says how many each instrument has. Flags and numbers
+    have the shape (n,). A field has the plural of the name that it has in :class:`MarginRules`.
+    """
     levels = {}
     for name in LEVELS:
+        # All levels of an instrument are as many, so the counts are the same each time.
         counts, levels[name] = pack_rows([getattr(row, name) for row in rules], width)
     flags = {f"are_{name}": read_column(rules, f"is_{name}", np.bool_) for name in FLAGS}
     numbers = {f"{name}s": read_column(rules, name) for name in NUMBERS}

@@ -46,7 +46,10 @@ class Moves(core.Declaration):
 
 
 def read_row(row: Any) -> Row:
-    """Return a scenario: move, weight, and for options move of volatility and relief."""
+    """Return a scenario as a tuple: move, weight, and for options move of volatility and relief.
+
+    Raises Fault if a number is missing or out of its range. Zeros at the end are left out.
+    """
     # A move alone has the weight 1.
     numbers = (row, 1.0)
     if is_list(row):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,8 +31,8 @@ def pack_moves(rule: Any, groups: Iterable[str]) -> list[FloatArray]:
 
     columns = []
     for column in range(len(NUMBERS_OF_ROW)):
-        number_of = operator.itemgetter(column)
-        _, padded = pack_rows([[*map(number_of, rows)] for rows in rows_by_group])
+        numbers_by_group = [[row[column] for row in rows] for rows in rows_by_group]
+        _, padded = pack_rows(numbers_by_group)
         columns.append(padded)
     return columns
 
@@ -79,9 +78,13 @@ def pack_scenarios(rule: Any, groups: Mapping[str, Names], names: Names) -> Scen
 
 
 def number_products(rule: Any, groups: Names) -> list[int]:
-    """Return the number of the product of each group; one in no product is one of its own."""
+    """Return for each group the number of its product, from 0; a group in no product is its own.
+
+    Groups of one product share the scenario that is worst for them together.
+    """
     if rule is None:
         return []
+    # Without products all groups are one, where groups share a scenario at all.
     if rule.across == "same row" and not rule.products:
         return [0] * len(groups)
 

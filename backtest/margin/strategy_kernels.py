@@ -63,6 +63,7 @@ def find_shares(pool: OptionPool, g: int) -> float:
     """Return the units of the underlying of group g in the pool; negative if sold short."""
     brackets = pool.packed.brackets
     instrument = pool.rules.underlyings[g]
+    # No instrument of the account is the underlying, or one that settles in coins: no shares.
     if instrument < 0 or brackets.are_inverse[instrument]:
         return 0.0
     if not p.is_in_pool(pool.packed, pool.held, instrument):
@@ -189,7 +190,12 @@ def pair_shorts(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
 
 
 def find_cheapest_cover(pool: OptionPool) -> int:
-    """Return the long with units to spare whose use saves most; -1 if none saves anything."""
+    """Return the long with units to spare whose use saves most margin; -1 if none saves anything.
+
+    Reads two rows of the scratch, with a place for each option and one more for shares: SPARE, the
+    units of a long that cover nothing yet, and OF_LONG, what the margin changes by per unit on the
+    cheapest path to it, negative where it saves.
+    """
     rows = pool.rules.scratch.rows
     cheapest = -1
     least = 0.0  # a path that saves nothing is none
@@ -292,7 +298,11 @@ def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
 
 
 def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: float) -> int:
-    """Return the short call or put of group g that needs most uncovered; -1 if none is left."""
+    """Return the short of group g that needs most for a unit uncovered; -1 if none is left.
+
+    Among calls (sign 1) or puts (-1) of which the row LEFT of the scratch still has units; the row
+    NAKED has what a unit needs.
+    """
     rows = rules.scratch.rows
     dearest = -1
     for i in range(len(options.signs)):
@@ -437,7 +447,11 @@ def find_bonus(options: OptionPositions, g: int) -> float:
 
 
 def compute_naked(options: OptionPositions, rules: OptionRules, i: int) -> float:
-    """Return what a unit of option i needs if it is sold and nothing covers it."""
+    """Return what a unit of the underlying of option i needs, sold and not covered: money.
+
+    Its mark, and a rate of the price less how far it is out of the money, but at least a rate of
+    the price (of a call) or of the strike (of a put).
+    """
     rates = rules.rates
     price = options.indices[i]
     least = rates.least_put * options.strikes[i]
