@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from backtest.account.records import is_held, is_isolated, is_spot, log_costs, log_event
     from backtest.account.records import make_option_feed
     from backtest.account.records import no_options, pick_instrument, pick_margin, pick_position
-    from backtest.account.records import read_traded, share
+    from backtest.account.records import by_reference, read_traded
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
     from backtest.account.balance import compute_needed, compute_pool, count_cross, is_under_limit
     from backtest.account.balance import mark_to_ledger, pick_balances, put_balances, value_at
@@ -81,6 +81,6 @@ else:
             "AccountBar AccountState Balances EventLog InstrumentRules MarketBar MarketFeed "
             "OptionFeed Position Quote Scratch Terms TradedDays has_stops is_held is_isolated "
             "is_spot log_costs log_event make_option_feed no_options pick_instrument pick_margin "
-            "pick_position read_traded share"
+            "pick_position by_reference read_traded"
         ),
     })  # fmt: skip

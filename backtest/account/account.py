@@ -39,7 +39,8 @@ class ByInstrument(core.Declaration):
         if not value:
             raise core.Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
 
-        # A mapping of the names of the value's own fields is one value, written as a table.
+        # A mapping of the names of the value's own fields is one value, written as a table:
+        # {"multiple": 2, "column": "atr"} is one stop, and not a table by instrument.
         fields: frozenset[str] = getattr(self.each, "names", frozenset())
         if fields.issuperset(value):
             return self.each.read(value)
@@ -429,7 +430,7 @@ class Account(core.Value, kw_only=True):
         return any(getattr(self, name) is not None for name in OTHER_EXITS)
 
     def faults(self) -> core.Faults:
-        """Yield what contradicts itself."""
+        """Yield each field that contradicts others, and what it must be instead."""
         yield from self._find_faults_of_equity_limits()
         if self.day != "UTC" and self.day not in find_zones():
             yield "day", "must be a time zone, 'Europe/Prague' for example"
@@ -570,6 +571,8 @@ def check_setting(account: Account, venue: Venue, name: str = "") -> None:
     ``name`` is that of the instrument, for the message.
     """
     of_name = f" for {name}" if name else ""
+    # The first bracket of a margin table allows most. The setting holds for the whole run, so the
+    # tables of all dates must allow it.
     largest = min(table[0].max_leverage for table in venue.tables())
     setting = largest
     if account.venue_leverage is not None:

@@ -378,7 +378,11 @@ def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[
 
 
 def mark_collateral(state: r.AccountState, prices: FloatArray, ledger: Structs[Money]) -> None:
-    """Mark the collateral at some prices, and enter its profit into the ledger."""
+    """Mark the collateral at ``prices`` of shape (C,), and enter its profit into the ledger.
+
+    ``priced`` has the prices up to which its profit is booked already. It counts in the last row of
+    the ledger, that of the account.
+    """
     of_account = ledger[len(ledger) - 1]
     for c in range(len(prices)):
         if state.held.amounts[c] != 0.0:
@@ -412,12 +416,14 @@ def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
 
 
 def sell_pro_rata(bar: r.AccountBar, t: int, missing: float) -> None:
-    """Sell the same share of each collateral, so that all sales together bring what is missing.
+    """Sell the same share of each collateral, so that all sales together bring ``missing`` money.
 
-    Debts in an asset, which are negative amounts, stay. Writes amounts, cash, ledger and log.
+    All of it where it brings less. Debts in an asset, which are negative amounts, stay. Writes
+    amounts, cash, ledger and log.
     """
     held = bar.state.held
     proceeds_of_all = compute_proceeds(bar.terms, bar.state)
+    # Nothing can be sold: a share of 0.
     share = min(missing / proceeds_of_all, 1.0) if proceeds_of_all > 0.0 else 0.0
     for c in range(len(held.amounts)):
         if held.amounts[c] > 0.0:
@@ -450,13 +456,18 @@ def compute_sale_price(bar: r.AccountBar, c: int) -> float:
 
 
 def book_sale(bar: r.AccountBar, t: int, c: int, sold: float, sale_price: float) -> None:
-    """Write the sale of an amount of collateral into amounts, cash, ledger and log."""
+    """Write the sale of ``sold`` units of collateral c into amounts, cash, ledger and log.
+
+    ``sale_price`` is what a unit brings, its price less slippage. The difference is a cost of
+    conversion. The ledger's last row, that of the account, has collateral.
+    """
     state = bar.state
     price = state.held.prices[c]
     state.held.amounts[c] = state.held.amounts[c] - sold
     state.wallet.cash += sold * sale_price
 
-    # The profit since the last booking is that of the price; what the sale is worse costs.
+    # The profit since the last booking is that of the price (``priced`` is that price); what the
+    # sale is worse than it is a cost.
     cost = sold * (price - sale_price)
     of_account = bar.ledger[len(bar.ledger) - 1]
     of_account.collateral_pnl += sold * (price - state.priced[c])

@@ -54,9 +54,10 @@ def process_bar(bar: r.AccountBar, t: int) -> None:
 
 
 def open_bar(bar: r.AccountBar, t: int, equity_before: float) -> None:
-    """Take an account through the steps up to the way of the prices: 0 to 6.
+    """Take an account through the steps of bar t before prices move: 0 to 6.
 
-    ``equity_before`` is that at the last close. Events in the log have the number of their step.
+    ``equity_before`` is that at the last close. ``step[0]`` is the number that the log gives the
+    events of a step. Times are floats of ns here: ``1.0 *`` makes them so.
     """
     terms = bar.terms
     step = bar.log.step
@@ -92,7 +93,8 @@ def open_bar(bar: r.AccountBar, t: int, equity_before: float) -> None:
     exits.check_gap(bar, t)
     exits.stop_by_time(bar, t, 1.0 * bar.feed.time[t])
 
-    # 5. The fill of the decision. The first bar never trades: nothing was decided.
+    # 5. The fill of the decision. The first bar never trades: nothing was decided. What it opened
+    # gets the time of this open, and keeps the distances of its stops from here on.
     step[0] = 5
     if terms.fill in (r.AT_OPEN, r.RESTING) and t > 0:
         fill_pending(bar, t)
@@ -209,10 +211,18 @@ def follow_flows(bar: r.AccountBar, equity_before: float) -> None:
 
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
-    """Write the quotes of bar t as contract values, and the multipliers and costs of its date."""
+    """Write the quotes of bar t as contract values, and the multipliers and costs of its date.
+
+    Multipliers go into the margin tables of ``terms`` too, and costs that change by date into the
+    rules there, so that all rules of the bar read those of its date. The quote of an instrument
+    that is not listed keeps what it had, but for ``is_listed`` and ``is_last``.
+    """
     for i in range(len(quotes.instruments)):
         quote = quotes.instruments[i]
-        quote.is_last = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
+        # The last bar of an instrument that is delisted after it.
+        is_last = feed.ends[i] == 1 and t == feed.span[i, 1] - 1
+        quote.is_last = 1 if is_last else 0
+        # Writes listing, open and limit of leverage.
         if not r.read_open(terms, feed, quote, t, i):
             continue
         r.read_extremes(terms, feed, quote, t, i)
@@ -224,6 +234,7 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
         quote.close = r.read_value(terms, feed.close, t, i)
         r.read_known(feed, quote, t, i)
         quote.order_fee = r.at_column(feed.order_fee, t, i)
+        # A single row: no cost changes by date.
         if len(feed.costs) > 1:
             r.write_costs(terms, feed.costs[t], i)
 
@@ -259,7 +270,11 @@ def set_fill(terms: r.Terms, feed: r.MarketFeed, quote: r.Quote, t: int, i: int)
 
 
 def set_asset(terms: r.Terms, feed: r.MarketFeed, asset: r.Quote, t: int, c: int) -> None:
-    """Write the prices of a collateral in bar t, and the one at which it converts."""
+    """Write the prices of collateral c in bar t, and into ``fill`` that at which it is sold.
+
+    It is sold, like orders fill, at the open, at the close of this bar (LATE), or at that of the
+    last one (EARLY).
+    """
     asset.open = feed.asset_open[c, t]
     asset.mark_open = feed.asset_mark_open[c, t]
     asset.mark_low = feed.asset_mark_low[c, t]
@@ -363,7 +378,11 @@ def close_bar(bar: r.AccountBar, t: int, wealth_before: float) -> None:
 
 
 def mark_account(bar: r.AccountBar, t: int) -> None:
-    """Mark positions, options and collateral at the close, and close what is delisted."""
+    """Mark positions, options and collateral at the close, and close what is delisted.
+
+    To mark is to enter the profit since the last mark into the ledger. Last, the account is valued
+    at the closes, which is what the tests after this read.
+    """
     state = bar.state
     quotes = bar.quotes
     options.value_options_at_close(bar, t)
@@ -413,7 +432,7 @@ def follow_unit(bar: r.AccountBar, equity: float, wealth_before: float) -> None:
 
 def delist(bar: r.AccountBar, t: int, i: int) -> None:
     """Close a position at its last mark, at the taker fee."""
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     before = balance.pick_balances(bar.terms, bar.state, i)
     rates = r.CostRates(slippage=0.0, impact=0.0, fee=rules.taker)

@@ -178,7 +178,7 @@ def count_leverage(
     position = bar.state.positions[i]
     overlay = bar.state.wallet.overlay
     signal_size = abs(position.signal)
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     min_leverage = bar.terms.numbers[i, MIN_LEVERAGE_ROW]
     max_leverage = find_limit(rules, bar.quotes.instruments[i])
 
@@ -271,7 +271,7 @@ def count_rounding(bar: r.AccountBar, decision: Decision, i: int) -> None:
     leave; the rest is due to the minimum if the order was skipped, else to the lot.
     """
     plan = bar.scratch.plans[i]
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
 
     # 4.4 Participation: what volume lets trade, towards what is allowed.
     largest_change = rules.participation * bar.quotes.instruments[i].volume

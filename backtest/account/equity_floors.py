@@ -44,7 +44,12 @@ DAY_COLUMN, WEEK_COLUMN = range(2)
 
 
 def compute_floor(terms: r.Terms, state: r.AccountState, which: int) -> float:
-    """Return a floor: OF_EQUITY, OF_DAY or OF_WEEK; -inf without one."""
+    """Return the equity at which a floor closes the account: money, -inf without such a floor.
+
+    ``which`` is OF_EQUITY (the equity stop, a share under the highest equity), OF_DAY or OF_WEEK (a
+    loss since the first open of the day or week, a share of the equity then, or of what was paid
+    in).
+    """
     wallet = state.wallet
     if which == OF_EQUITY:
         share = terms.equity_stop
@@ -58,6 +63,7 @@ def compute_floor(terms: r.Terms, state: r.AccountState, which: int) -> float:
     if share == 0.0:
         return -math.inf
 
+    # What the share is a share of.
     base = start
     if which != OF_EQUITY and terms.is_of_paid_in:
         base = wallet.paid_in
@@ -126,12 +132,16 @@ def begin_day(bar: r.AccountBar, t: int) -> None:
 
 
 def rest_under_floors(terms: r.Terms, state: r.AccountState, equity: float) -> None:
-    """Write that a flat account rests, if its equity is at or under the floor of day or week."""
+    """Write that a flat account rests, if its equity is at or under the floor of day or week.
+
+    ``wallet.rests`` says until when no order fills: RESTS_TODAY or RESTS_THIS_WEEK. The longer one
+    stands.
+    """
     wallet = state.wallet
-    near = 1.0 + TOLERANCE
-    if equity <= compute_floor(terms, state, OF_DAY) * near:
+    rounded_up = 1.0 + TOLERANCE  # rounding counts against the trader
+    if equity <= compute_floor(terms, state, OF_DAY) * rounded_up:
         wallet.rests = max(wallet.rests, RESTS_TODAY)
-    if equity <= compute_floor(terms, state, OF_WEEK) * near:
+    if equity <= compute_floor(terms, state, OF_WEEK) * rounded_up:
         wallet.rests = RESTS_THIS_WEEK
 
 
@@ -149,11 +159,16 @@ def begin_pause(bar: r.AccountBar, t: int) -> None:
     if is_paused or balance.count_open(bar.state) > 0:
         return
     wallet.paused_until = bar.feed.pause_ends[t]
-    r.log_event(bar.log, t, -1, Event.PAUSED, value=1.0, quantity=0.0, amount=0.0)
+    owner = balance.NO_INSTRUMENT
+    r.log_event(bar.log, t, owner, Event.PAUSED, value=1.0, quantity=0.0, amount=0.0)
 
 
 def keep_pause(bar: r.AccountBar, t: int) -> None:
-    """Drop the orders of bar t while a pause lasts, or end it: the highest equity starts anew."""
+    """Drop the orders of bar t while a pause after an equity stop lasts, else end the pause.
+
+    ``paused_until`` is a time in ns, 0 without a pause. At its end the highest equity, from which
+    the equity stop is measured, starts anew from the equity of the last close.
+    """
     wallet = bar.state.wallet
     is_paused = wallet.paused_until != 0.0
     if not is_paused:
@@ -176,6 +191,7 @@ def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
     if bar.terms.equity_stop == 0.0:
         return
 
+    # A stop fills at its level give or take rounding: USED_UP is how far over it still counts.
     is_under = equity <= compute_floor(bar.terms, state, OF_EQUITY) * (1.0 + p.USED_UP)
     if is_under and balance.count_open(state) == 0:
         state.wallet.highest = equity
@@ -185,15 +201,19 @@ def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
 
 
 def drop_after_equity_stop(bar: r.AccountBar, t: int, floor: int) -> None:
-    """Drop all orders after a floor of the equity has closed the account.
+    """Drop all orders after a floor of the equity has closed the account, and write what follows.
 
-    ``floor`` is OF_EQUITY, OF_DAY or OF_WEEK, whose numbers are 0, 1 and 2: after the loss of a day
-    or a week nothing fills until the next, and the longer rest counts.
+    ``floor`` is OF_EQUITY, OF_DAY or OF_WEEK. After the equity stop the account may pause. After
+    the loss of a day or a week nothing fills until the next one: ``wallet.rests``.
     """
     state = bar.state
     drop_orders(state)
+    # Bars since the last stop: the close of this bar adds 1, so that they begin at 0.
     for i in range(len(state.positions)):
-        state.positions[i].since_stop = -1.0  # the close of the bar adds 1
+        state.positions[i].since_stop = -1.0
+
+    # The numbers of the floors, 0, 1 and 2, are those of the rests that they start: none, until the
+    # next day, until the next week. The longer rest stands.
     state.wallet.rests = max(state.wallet.rests, 1.0 * floor)
     if floor == OF_EQUITY:
         begin_pause(bar, t)
@@ -254,20 +274,21 @@ def measure_above_floor(bar: r.AccountBar, place: float) -> float:
 
 @of_options(returns=0.0)
 def find_stop_with_options(bar: r.AccountBar) -> float:
-    """Return the first place on the way at which the equity is at its floor, with options.
+    """Return the first place of the segment, 0 to 1, at which the equity is at its floor.
 
-    Their value is no line in the place, so some places are tested, and the first at which nothing
-    is left above the floor is bisected. UNREACHED if there is none.
+    Of an account with options, whose value is no straight line in the place: so evenly spaced
+    places are tested, and between the first without equity above the floor and the one before it
+    the place is found by bisection. UNREACHED if no tested place has the equity at its floor.
     """
-    sound = 0.0
+    last_above = 0.0
     for part in range(option_pool.PARTS + 1):
         place = part / option_pool.PARTS
         if measure_above_floor(bar, place) <= 0.0:
             # At the start of the segment there is nothing before it.
             if part == 0:
                 return place
-            return bisect_floor(bar, sound, place)
-        sound = place
+            return bisect_floor(bar, last_above, place)
+        last_above = place
 
     return UNREACHED
 

@@ -97,7 +97,11 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
 
 
 def liquidate_in_gap(bar: r.AccountBar, t: int) -> None:
-    """Liquidate what fails at the mark open; writes ``is_hit`` of each instrument's walk."""
+    """Liquidate what fails at the mark open, first the cross pool, then isolated positions.
+
+    Writes the account, and into the walk of each instrument ``is_hit``, 1 or 0: whether it was
+    liquidated here. What was is not stopped at the same open.
+    """
     terms = bar.terms
     state = bar.state
     balance.value_at(state, bar.quotes.mark_open, bar.quotes.asset_mark_open)
@@ -136,7 +140,7 @@ def find_reached(bar: r.AccountBar, i: int, low: float, high: float, level: floa
     A contract value is what one contract is worth, which goes with -1 / price where it is inverse.
     ``level`` is the floor of the equity that closes the position too, NaN if it has none.
     """
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     position = r.pick_position(bar.state, i)
     adverse = p.find_adverse(position, low, high)
 
@@ -217,17 +221,22 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     """
     terms = bar.terms
     state = bar.state
-    rules = r.share(r.pick_instrument(terms, i))
+    rules = r.by_reference(r.pick_instrument(terms, i))
     before = balance.pick_balances(terms, state, i)
     rates = r.CostRates(slippage=rules.slippage, impact=0.0, fee=rules.taker)
     quote = bar.quotes.instruments[i]
     done = trade(rules, before, value, 0.0, rates, quote, is_order=True)
 
-    # The events of floors follow each other from DRAW on: that of the equity stop (0), of the loss
-    # of a day (1) and of a week (2). The highest floor is the one that was reached.
-    floor = equity_floors.find_floor(terms, state) if kind == p.DRAW else 0
+    # The highest floor is the one that was reached. The events of floors follow each other from
+    # DRAW on, in the order of the floors: the equity stop (0), the loss of a day (1), of a week
+    # (2).
+    event = kind
+    floor = 0
+    if kind == p.DRAW:
+        floor = equity_floors.find_floor(terms, state)
+        event = p.DRAW + floor
     is_profit = kind == p.PROFIT
-    balance.enter_fill(bar, t, i, kind + floor, before, done, stops=0 if is_profit else 1)
+    balance.enter_fill(bar, t, i, event, before, done, stops=0 if is_profit else 1)
 
     position = state.positions[i]
     position.is_pending = 0
@@ -241,9 +250,10 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
 
 
 def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
-    """Close all positions and options, as a floor of the equity acts at some contract values.
+    """Close all positions and options, as a floor of the equity acts.
 
-    ``prices`` are those of the collateral. Writes account, ledger and log, and drops all orders.
+    Positions close at contract ``values`` of shape (n,); ``prices`` of the collateral, of shape
+    (C,), value what is left. Writes account, ledger and log, and drops all orders.
     """
     state = bar.state
     floor = equity_floors.find_floor(bar.terms, state)
@@ -263,10 +273,14 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
 
 
 def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
-    """Close at the open what was held for the longest time allowed; ``time`` is the open's, ns."""
+    """Close at the open of bar t what was held for the longest time allowed.
+
+    ``time`` is that of the open, ``position.opened`` that of the opening and ``max_holding`` the
+    time allowed, all in ns; a ``max_holding`` of 0 sets no limit.
+    """
     terms = bar.terms
     state = bar.state
-    # Nothing depends on when a position was opened.
+    # No position has a longest time: opening times are not kept.
     if not terms.tracks_openings:
         return
 
@@ -279,7 +293,11 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
 
 
 def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
-    """Write the time, ns, at which each position was opened; NaN where nothing is held."""
+    """Write into each position the time at which it was opened, ns; NaN where nothing is held.
+
+    Called after fills: a position without a time is one that was opened since the last call, at
+    ``time``.
+    """
     # No time stop and no distance that is fixed at the entry reads it.
     if not terms.tracks_openings:
         return
@@ -295,7 +313,9 @@ def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
 def keep_distances(bar: r.AccountBar) -> None:
     """Write the distances of stops that are fixed at the entry into the quotes of a bar.
 
-    They are those of the bar that opened the position, as factors of the account's distance.
+    A quote has a scale for stop-loss, take-profit and trailing stop: it multiplies the distance
+    that the account declares. That of the bar itself stands there; where the account fixes the
+    distance (``terms.fixed``), that of the bar that opened the position is written over it.
     """
     terms = bar.terms
     feed = bar.feed
@@ -307,7 +327,8 @@ def keep_distances(bar: r.AccountBar) -> None:
         if not r.is_held(bar.state, i) or math.isnan(opened):
             continue
 
-        # The bar of the entry: the first that opens at or after its time.
+        # The bar of the entry, among those of the instrument: the first that opens at or after the
+        # time of the entry.
         first = feed.span[i, 0]
         last = feed.span[i, 1] - 1
         entry_bar = first + np.searchsorted(feed.time[first:last], int(opened))

@@ -269,7 +269,12 @@ def measure_order(
     quote: r.Quote,
     equity: float,
 ) -> Target:
-    """Return the target of a leverage that was decided; none where nothing is to change."""
+    """Return what the leverage and signal of a position ask for, as notional by side (4.1).
+
+    Leverage and signal were written into ``position`` at the last close, ``wallet.overlay``, which
+    multiplies all targets, too. ``equity`` is that at the fill. No target (``is_there`` False) is
+    an answer of its own: nothing is to change.
+    """
     signal = position.signal
     overlay = wallet.overlay
 
@@ -328,7 +333,7 @@ def compute_largest_target(bar: r.AccountBar, equity: float, i: int) -> float:
 
 def find_largest_isolated(bar: r.AccountBar, equity: float, i: int) -> float:
     """Return the notional that the equity allows an isolated position, before costs (4.1)."""
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     balances = balance.pick_balances(bar.terms, bar.state, i)
     notional_held = bar.scratch.plans[i].notional_held
     quote = bar.quotes.instruments[i]
@@ -345,8 +350,10 @@ def find_largest_cross(bar: r.AccountBar, i: int) -> float:
     if not bar.terms.rules.has_scenarios:
         return find_largest_by_table(bar, i, backing)
 
-    # Scenarios count the account together, so of the table only its cap holds.
+    # Under scenarios the account has one requirement, and of the margin table only its cap holds:
+    # the largest notional, whatever backs it.
     allowed_by_cap = find_largest_by_table(bar, i, backing=math.inf)
+    # The scenario margin of a unit of notional, if it were all that the account holds.
     margin_rate = order_limits.compute_rate_alone(bar, i)
     # An instrument that needs no margin is limited by the cap alone.
     if not margin_rate > 0.0:
@@ -371,7 +378,7 @@ def compute_backing_of_largest(bar: r.AccountBar, i: int) -> float:
 
 def find_largest_by_table(bar: r.AccountBar, i: int, backing: float) -> float:
     """Return the largest notional that the margin table allows some backing."""
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     return margin.compute_largest_notional(
         rules.margin,
         equity=backing,
@@ -418,16 +425,17 @@ def write_increase(bar: r.AccountBar, equity: float, i: int, cost: float) -> Non
     """Write the notional that an increase keeps and adds, within its margin and wallet (4.3).
 
     Writes ``notional_kept`` and ``notional_added`` of its plan, and ``allowed_by_margin``: what
-    the first of the two limits left, for the report of cuts. ``cost`` is what the order costs per
-    unit of notional, as a fraction.
+    the first of the two limits left, for the report of cuts. Notionals are by side: positive on the
+    side of the order. ``cost`` is what the order costs per unit of notional, as a fraction.
     """
     plan = bar.scratch.plans[i]
     target = plan.target
+    # A flip, which holds less than 0 by side, keeps nothing.
     notional_kept = max(plan.notional_held, 0.0)
-    limit = limit_by_margin(bar, equity, i, cost)
+    margin_limit = limit_by_margin(bar, equity, i, cost)
 
     # An increase never becomes a reduction: what it keeps stays, however little is allowed.
-    notional = max(min(target, limit), notional_kept)
+    notional = max(min(target, margin_limit), notional_kept)
     plan.notional_kept = notional_kept
     plan.notional_added = 0.0
     plan.allowed_by_margin = notional
@@ -441,7 +449,12 @@ def write_increase(bar: r.AccountBar, equity: float, i: int, cost: float) -> Non
 
 
 def price_order(bar: r.AccountBar, i: int) -> None:
-    """Write worsening, cost and fees of an order of the size of its target into its plan."""
+    """Write what an order of the size of its target costs into its plan (4.6, 4.7).
+
+    ``worsening`` is how much worse than the quote it fills, a fraction of the price, at most
+    LARGEST_WORSENING. ``cost`` is worsening and fee per unit of notional, ``fee_rate`` the fee
+    alone, ``fee`` the fixed fee of an order, money.
+    """
     plan = bar.scratch.plans[i]
     rules = r.pick_instrument(bar.terms, i)
     quote = bar.quotes.instruments[i]
@@ -453,7 +466,7 @@ def price_order(bar: r.AccountBar, i: int) -> None:
         worsening += orders.compute_square_root_impact(rules.impact, quote, notional_added)
     worsening = min(worsening, orders.LARGEST_WORSENING)
     if rules.rounds_price:
-        worsening = orders.round_worsening(r.share(rules), quote.fill, plan.side, worsening)
+        worsening = orders.round_worsening(r.by_reference(rules), quote.fill, plan.side, worsening)
     plan.worsening = worsening
 
     # 4.7 The fee by rate, which the worsened price pays, and the fixed one.
@@ -477,7 +490,7 @@ def limit_by_margin(bar: r.AccountBar, equity: float, i: int, cost: float) -> fl
 
     backing = math.inf
     if r.is_isolated(terms, i):
-        rules = r.share(r.pick_instrument(terms, i))
+        rules = r.by_reference(r.pick_instrument(terms, i))
         balances = balance.pick_balances(terms, bar.state, i)
         counted = orders.compute_counted(rules, balances, quote, equity, plan.notional_held)
         backing = counted - plan.fee
@@ -508,7 +521,7 @@ def limit_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
     contract_notional = abs(quote.fill)
 
     # Each contract takes its margin and its fee, at the dearest fill that it can have.
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     dearest = orders.bound_fill_notional(rules, quote, plan.side, plan.worsening)
     contract_cost = dearest * orders.compute_outlay(rules, quote, plan.fee_rate)
     affordable = compute_wallet_of_order(bar, i) * (1.0 / contract_cost)
@@ -529,7 +542,7 @@ def compute_wallet_of_order(bar: r.AccountBar, i: int) -> float:
         return balances.cash - plan.fee
 
     # A flip closes first: its margin and profit return, less the fee of the close.
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
     wallet: float = balances.cash + compute_backing(rules, balances, filled_value)
@@ -543,10 +556,12 @@ def cut_to_balance(bar: r.AccountBar) -> None:
     Reads what their own limits have left, and scales it: ``notional_added`` of plans, and
     ``quantities_added`` of options. The factor is available / payments, where that is under 1::
 
-        available = max(max(balance - fees_before, 0) + returned_by_flips, 0)
+        available = max(max(balance - paid_first, 0) + returned_by_flips, 0)
 
-    Payments are margins, fees and premiums of what is scaled. Fees of cross increases, and what
-    closes short options, come before: an isolated order never cuts a cross one.
+    ``payments`` are margins, fees and premiums of what is scaled. ``paid_first`` is what is never
+    scaled: fees of cross increases, and what closes short options. So an isolated order never cuts
+    a cross one. ``returned_by_flips`` is margin and profit of the positions that flips close. All
+    are money. Writes costs of the increases into their plans on the way.
     """
     terms = bar.terms
     state = bar.state
@@ -554,17 +569,19 @@ def cut_to_balance(bar: r.AccountBar) -> None:
     if not has_isolated_increase(terms, bar.scratch) and not options.is_adding_options(state):
         return
 
-    fees_before, payments = options.sum_premiums(terms, state)
+    paid_first, payments = options.sum_premiums(terms, state)
     returned_by_flips = 0.0
     for i in range(len(state.positions)):
         plan = bar.scratch.plans[i]
         if plan.kind != r.INCREASE:
             continue
+        # Writes ``cost_of_balance``, which the fees are computed from.
         if not r.is_isolated(terms, i):
             write_cross_cost(bar, i)
-            fees_before += compute_cross_fees(plan)
+            paid_first += compute_cross_fees(plan)
             continue
 
+        # Writes ``cost_of_balance`` and ``returned_by_flip``.
         write_isolated_costs(bar, i)
         payments += plan.cost_of_balance * plan.notional_added
         # Of a flip whose increase was cut to nothing, the close fills in any case: a loss of it
@@ -576,7 +593,7 @@ def cut_to_balance(bar: r.AccountBar) -> None:
 
     # A balance that owes money backs nothing, but does not lower what flips return. Flips at a loss
     # may return less than nothing.
-    available = max(balance.compute_balance(terms, state) - fees_before, 0.0)
+    available = max(balance.compute_balance(terms, state) - paid_first, 0.0)
     available = max(available + returned_by_flips, 0.0)
     if payments > available:
         scale_isolated(bar, available / payments)
@@ -585,16 +602,19 @@ def cut_to_balance(bar: r.AccountBar) -> None:
 def write_cross_cost(bar: r.AccountBar, i: int) -> None:
     """Write into its plan what a cross increase takes from the balance, per unit of notional.
 
-    Its fee, and the price of a spot leg that is bought. It posts no margin, so a flip returns none.
+    That is ``cost_of_balance``, a fraction: its fee, and the whole price of a spot leg that is
+    bought. A cross order posts no margin. Called after the worsening of its fill was written.
     """
     plan = bar.scratch.plans[i]
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
 
+    # Notional is valued at the quote, and paid at the worse price of the fill.
     filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
     price_ratio = abs(filled_value) / abs(quote.fill)
     plan.cost_of_balance = price_ratio * plan.fee_rate
-    if r.is_spot(bar.terms, i) and plan.side > 0.0:
+    is_purchase = plan.side > 0.0
+    if r.is_spot(bar.terms, i) and is_purchase:
         plan.cost_of_balance += price_ratio
 
 
@@ -602,10 +622,11 @@ def write_isolated_costs(bar: r.AccountBar, i: int) -> None:
     """Write into its plan what an isolated increase takes from the balance, and gives back to it.
 
     ``cost_of_balance`` is money per unit of notional added: margin and fee, at the dearest fill
-    that it can have. ``returned_by_flip`` is money, less the fixed fee of the order.
+    that it can have. ``returned_by_flip`` is money, less the fixed fee of the order: what closing
+    the opposite position gives back, negative where it gives back less than that fee.
     """
     plan = bar.scratch.plans[i]
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
 
     dearest = orders.bound_fill_notional(rules, quote, plan.side, plan.worsening)
@@ -645,7 +666,10 @@ def compute_cross_fees(plan: r.OrderPlan) -> float:
 
 
 def scale_isolated(bar: r.AccountBar, factor: float) -> None:
-    """Multiply the notional that isolated increases add, and the options bought."""
+    """Multiply by a factor, 0 to 1, what isolated increases add and what of options is bought.
+
+    Writes ``notional_added`` of plans, and ``quantities_added`` of options.
+    """
     for i in range(len(bar.scratch.plans)):
         plan = bar.scratch.plans[i]
         if plan.kind == r.INCREASE and r.is_isolated(bar.terms, i):
@@ -710,7 +734,7 @@ def post_in_full(bar: r.AccountBar, before: r.Balances, trade: r.Trade, i: int) 
     the debt. Writes margin and cash; ``before`` are the balances before the trade.
     """
     position = bar.state.positions[i]
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     initial = bar.quotes.instruments[i].initial
 
     # The margin that the trade alone posts, fees apart: so it is computed from before the trade.

@@ -29,50 +29,62 @@ LEAST_PART = 1e-9
 
 
 def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
-    """Return the price at which a liquidation trades an option on a side; money per contract.
+    """Return the price at which a liquidation trades option k: money per contract.
 
-    The worsening moves the volatility of the price, in points: half of the quoted spread, and for a
-    purchase the slippage of the underlying's rules.
+    ``side`` is 1 for a purchase (of a short that closes), -1 for a sale. The price is that of the
+    model at a volatility moved against the account, by points: half of the quoted spread, and for a
+    purchase the liquidation slippage of the underlying. 0 for a sale where nobody bids.
     """
-    own = state.options
-    worsening = 0.0
-    if side > 0.0:
-        worsening = terms.numbers[terms.options.instruments[k], SLIPPAGE]
-    elif own.has_quotes[k] == 1 and math.isnan(own.bids[k]):
-        # The chain is quoted, but nobody bids for this contract.
+    option_state = state.options
+    is_purchase = side > 0.0
+    # The chain is quoted, but nobody bids for this contract.
+    if not is_purchase and option_state.has_quotes[k] == 1 and math.isnan(option_state.bids[k]):
         return 0.0
 
-    if not math.isnan(own.half_spreads[k]):
-        worsening += own.half_spreads[k]
+    worsening = 0.0
+    if is_purchase:
+        worsening = terms.numbers[terms.options.instruments[k], SLIPPAGE]
+    # NaN: the spread is unknown.
+    if not math.isnan(option_state.half_spreads[k]):
+        worsening += option_state.half_spreads[k]
     return options.price_by_volatility(terms, state, k, side, worsening)
 
 
-def force_option(bar: r.AccountBar, k: int, traded: float) -> tuple[float, float]:
-    """Trade some signed contracts of option k by force; return loss from its mark, and fee asked.
+def force_option(bar: r.AccountBar, k: int, contracts_traded: float) -> tuple[float, float]:
+    """Trade some contracts of option k in a liquidation; return its loss, and the fee asked.
 
-    Both are money. Writes position, cash and notional traded. The fee is not charged: how much of
-    it the account can pay is the caller's to say.
+    ``contracts_traded`` are signed: positive to buy a short back. The loss is money, what the price
+    is worse than the mark. Writes position, cash and premiums traded, for the price alone. The fee,
+    money, is not charged: the caller charges what the account can pay of it.
     """
     terms = bar.terms
     state = bar.state
-    side = 1.0 if traded > 0.0 else -1.0
+    side = 1.0 if contracts_traded > 0.0 else -1.0
     price = price_forced(terms, state, k, side)
-    quantity = state.options.positions.quantities[k]
+    quantity_before = state.options.positions.quantities[k]
     mark = state.options.positions.marks[k]
 
-    options.trade_option(state, bar.ledger, k, quantity + traded, price)
-    fee = abs(traded) * options.compute_option_fee(terms, state, k, price)
-    return traded * (price - mark), fee
+    options.trade_option(state, bar.ledger, k, quantity_before + contracts_traded, price)
+    fee_asked = abs(contracts_traded) * options.compute_option_fee(terms, state, k, price)
+    loss = contracts_traded * (price - mark)
+    return loss, fee_asked
 
 
-def book_forced(bar: r.AccountBar, t: int, k: int, traded: float, loss: float) -> None:
-    """Enter the loss of an option that was liquidated into ledger and log."""
+def book_forced(bar: r.AccountBar, t: int, k: int, contracts_traded: float, loss: float) -> None:
+    """Enter what was liquidated of option k into ledger and log.
+
+    ``contracts_traded`` are signed, ``loss`` is money: what the trade cost beyond the mark, with
+    the fee that was paid. The log has it in place of the fee.
+    """
     state = bar.state
     mark = state.options.positions.marks[k]
     state.options.losses[k] += loss
+    # Options count in the last row of the ledger, that of the account.
     bar.ledger[len(bar.ledger) - 1].liquidation_loss += loss
-    owner = options.name_option(state, k)
-    r.log_event(bar.log, t, owner, Event.LIQUIDATED, mark, traded, abs(traded) * mark)
+
+    owner = options.find_log_owner(state, k)
+    premium = abs(contracts_traded) * mark
+    r.log_event(bar.log, t, owner, Event.LIQUIDATED, mark, contracts_traded, premium)
     r.log_costs(bar.log, fee=loss, slippage=0.0, impact=0.0)
 
 
@@ -91,49 +103,53 @@ def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
     """Close options of a failed pool; return the fees asked, and the premiums that share them.
 
     Both are money. Shorts are bought back first: only what the balance lacks then is raised from
-    longs. No fee is charged yet: what each was closed by is written for :func:`end_close`, which
-    must follow.
+    longs. No fee is charged yet. What was closed of each option is written into the options of the
+    account (``quantities_closed``, ``losses_of_close``, ``fees_of_close``) for :func:`end_close`,
+    which must follow.
     """
-    own = bar.state.options
-    for k in range(len(own.targets)):
-        own.quantities_closed[k] = 0.0
-        own.losses_of_close[k] = 0.0
-        own.fees_of_close[k] = 0.0
+    option_state = bar.state.options
+    for k in range(len(option_state.targets)):
+        option_state.quantities_closed[k] = 0.0
+        option_state.losses_of_close[k] = 0.0
+        option_state.fees_of_close[k] = 0.0
 
-    asked = 0.0
+    # Purchases (side 1), then sales (-1).
+    fees_asked = 0.0
     premiums = 0.0
     for side in (1.0, -1.0):
-        for k in range(len(own.targets)):
-            traded = size_close(bar.terms, bar.state, k, side)
-            if traded == 0.0:
+        for k in range(len(option_state.targets)):
+            contracts_traded = size_close(bar.terms, bar.state, k, side)
+            if contracts_traded == 0.0:
                 continue
-            traded_before = own.traded[k]
-            loss, fee = force_option(bar, k, traded)
-            own.quantities_closed[k] = traded
-            own.losses_of_close[k] = loss
-            own.fees_of_close[k] = fee
+            premiums_before = option_state.traded[k]
+            loss, fee_asked = force_option(bar, k, contracts_traded)
+            option_state.quantities_closed[k] = contracts_traded
+            option_state.losses_of_close[k] = loss
+            option_state.fees_of_close[k] = fee_asked
 
             # What asks no fee has no share of what is left for fees.
-            asked += fee
-            if fee > 0.0:
-                premiums += own.traded[k] - traded_before
+            fees_asked += fee_asked
+            if fee_asked > 0.0:
+                premiums += option_state.traded[k] - premiums_before
 
-    return asked, premiums
+    return fees_asked, premiums
 
 
 def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
-    """Return the signed contracts of an option that closing trades on a side.
+    """Return the signed contracts of option k that closing a failed pool trades on a side.
 
-    Shorts close whole; longs are sold as far as the balance is negative.
+    On the side of purchases (1) a short closes whole. On that of sales (-1) a long is sold as far
+    as the balance, money, is negative. 0 if the option is not of the side.
     """
     quantity = state.options.positions.quantities[k]
     if side > 0.0:
         return -quantity if quantity < 0.0 else 0.0
 
-    # A long one brings its price.
+    # Longs owe nothing, so they stay where the balance lacks nothing.
     missing = -balance.compute_balance(terms, state)
     if not (quantity > 0.0 and missing > 0.0):
         return 0.0
+    # Each contract brings its price. A price of 0 brings nothing: all are sold.
     price = price_forced(terms, state, k, side)
     if price * quantity > missing:
         return float(-missing / price)
@@ -141,70 +157,82 @@ def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> fl
 
 
 @of_options(returns=None)
-def end_close(bar: r.AccountBar, t: int, asked: float, paid: float) -> None:
+def end_close(bar: r.AccountBar, t: int, fees_asked: float, fees_paid: float) -> None:
     """Charge closed options the fees that the account can pay, and book and log their losses.
 
-    ``asked`` are the fees of all of them, ``paid`` what the account pays of that: money. Each pays
-    the same share of its own fee. Reads what :func:`close_options_of_pool` has written of each, and
-    empties its quantity.
+    ``fees_asked`` are the fees of all of them, ``fees_paid`` what the account pays of that: money.
+    Each pays the same share of its own fee. Reads what :func:`close_options_of_pool` has written of
+    each option, and empties its ``quantities_closed``. Writes cash, ledger and log.
     """
-    own = bar.state.options
+    option_state = bar.state.options
     # Fees of 0 are paid in full: 0 / 0 is no share.
-    share = 1.0 if asked == paid else paid / asked
+    share = 1.0 if fees_asked == fees_paid else fees_paid / fees_asked
 
-    for k in range(len(own.targets)):
-        traded = own.quantities_closed[k]
-        if traded == 0.0:
+    for k in range(len(option_state.targets)):
+        contracts_traded = option_state.quantities_closed[k]
+        if contracts_traded == 0.0:
             continue
-        fee = own.fees_of_close[k] * share
+        fee = option_state.fees_of_close[k] * share
         bar.state.wallet.cash -= fee
-        book_forced(bar, t, k, traded, loss=own.losses_of_close[k] + fee)
-        own.quantities_closed[k] = 0.0
+        book_forced(bar, t, k, contracts_traded, loss=option_state.losses_of_close[k] + fee)
+        option_state.quantities_closed[k] = 0.0
 
 
 @of_options(returns=None)
 def end_forfeit(bar: r.AccountBar, t: int, rate: float) -> None:
-    """Write options off, each with its share of the loss: ``rate`` of its premium."""
-    own = bar.state.options
-    for k in range(len(own.targets)):
-        quantity = own.positions.quantities[k]
-        premium = abs(quantity * own.positions.marks[k])
-        if quantity != 0.0:
-            own.traded[k] += premium
-            book_forced(bar, t, k, traded=-quantity, loss=rate * premium)
-            options.release(bar.state, k)
+    """Write all options off in a takeover, each with its share of the loss.
+
+    ``rate`` is the loss per unit of premium, which is contracts times mark, without sign. No cash
+    moves: the caller has taken what the pool is worth. Writes positions, ledger and log.
+    """
+    option_state = bar.state.options
+    for k in range(len(option_state.targets)):
+        quantity = option_state.positions.quantities[k]
+        premium = abs(quantity * option_state.positions.marks[k])
+        if quantity == 0.0:
+            continue
+
+        option_state.traded[k] += premium
+        # The log needs what was held, so it comes before the position is emptied.
+        book_forced(bar, t, k, -quantity, loss=rate * premium)
+        options.release(bar.state, k)
 
 
 # Step by step.
 
 
 def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
-    """Return the signed contracts of an option that a step of a liquidation trades.
+    """Return the signed contracts of option k that a step of a liquidation trades, to close it.
 
-    A share of it, or all: by the mode of its underlying, at a small rest, or with nothing left
-    behind the pool.
+    A venue that liquidates its underlying in parts closes a share of it by each step (the ``step``
+    of the rules); other venues close all. What is small, and what nothing backs any more, closes
+    whole too.
     """
     i = terms.options.instruments[k]
     quantity = state.options.positions.quantities[k]
+    close_all = float(-quantity)
     share = terms.numbers[i, STEP]
     if terms.modes[i] != r.PARTIAL or not share > 0.0:
-        return float(-quantity)
+        return close_all
 
+    # A notional that the venue does not divide.
     notional = compute_option_notional(state, k)
     if notional <= terms.numbers[i, FULL_BELOW] * (1.0 + TOLERANCE):
-        return float(-quantity)
+        return close_all
+    # Steps alone would never end: each leaves a share.
     if abs(quantity) <= LEAST_PART * abs(state.options.started[k]):
-        return float(-quantity)
+        return close_all
+    # Nothing is left behind the pool but rounding.
     if balance.compute_pool(terms, state) <= TOLERANCE * notional:
-        return float(-quantity)
+        return close_all
     return float(-quantity * share)
 
 
 def may_step(terms: r.Terms, state: r.AccountState, k: int) -> bool:
-    """Return whether a step may close an option.
+    """Return whether a step of a liquidation may close option k.
 
-    A long one that counts in full backs the others, so it goes last: where no position and no short
-    option is left.
+    A long option whose whole value backs the pool helps the others, so it goes last: it may be
+    closed where no cross position and no short option is left.
     """
     positions = state.options.positions
     quantity = positions.quantities[k]
@@ -222,24 +250,28 @@ def may_step(terms: r.Terms, state: r.AccountState, k: int) -> bool:
 
 @of_options(returns=None)
 def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
-    """Trade a step of option k, and book it."""
-    traded = size_option_step(bar.terms, bar.state, k)
-    loss, asked = force_option(bar, k, traded)
-    fee = liquidation.cap_fee(asked, balance.compute_pool(bar.terms, bar.state))
+    """Close a step of option k, charge its fee, and book it; writes account, ledger and log.
+
+    The fee is at most what the pool has left after the trade.
+    """
+    contracts_traded = size_option_step(bar.terms, bar.state, k)
+    loss, fee_asked = force_option(bar, k, contracts_traded)
+    fee = liquidation.cap_fee(fee_asked, balance.compute_pool(bar.terms, bar.state))
     bar.state.wallet.cash -= fee
-    book_forced(bar, t, k, traded, loss + fee)
+    book_forced(bar, t, k, contracts_traded, loss + fee)
 
 
 @of_options(returns=-1)
 def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
     """Return the option whose step of a liquidation ranks best, -1 if none beats what is given.
 
-    ``least`` is what a step must add to the excess of the pool (backing less level times
-    requirement): money, more than rounding. ``best`` is the score that it must beat.
+    A step helps if it adds more than ``least`` to the excess of the pool (backing less level times
+    requirement): money, more than rounding. ``best`` is the score that it must beat: that of the
+    best step of the positions, on the same scale.
     """
     terms = bar.terms
     state = bar.state
-    chosen = -1
+    best_option = -1
     for k in range(len(state.options.targets)):
         if not may_step(terms, state, k):
             continue
@@ -248,16 +280,18 @@ def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
         if gain > least:
             score = score_option_step(bar, k, gain, part)
             if score > best:
-                chosen = k
+                best_option = k
                 best = score
 
-    return chosen
+    return best_option
 
 
 def try_option_step(bar: r.AccountBar, k: int) -> tuple[float, float]:
-    """Return what a step of option k adds to the excess of the pool, and the part that it trades.
+    """Return what a step of option k would add to the excess of the pool, and the part it trades.
 
-    Writes position and cash as after the step, asks, and takes them back.
+    The excess is what the pool has over its requirement: money. The part, 0 to 1, is of the
+    position. A trial: writes position and cash as after the step, computes the excess, and writes
+    back what stood there.
     """
     terms = bar.terms
     state = bar.state
@@ -266,18 +300,18 @@ def try_option_step(bar: r.AccountBar, k: int) -> tuple[float, float]:
     cash = state.wallet.cash
     excess_before = balance.compute_excess(terms, state)
 
-    traded = size_option_step(terms, state, k)
-    side = 1.0 if traded > 0.0 else -1.0
+    contracts_traded = size_option_step(terms, state, k)
+    side = 1.0 if contracts_traded > 0.0 else -1.0
     price = price_forced(terms, state, k, side)
-    state.wallet.cash -= traded * price
-    positions.quantities[k] = quantity + traded
-    asked = abs(traded) * options.compute_option_fee(terms, state, k, price)
-    fee = liquidation.cap_fee(asked, balance.compute_pool(terms, state))
+    state.wallet.cash -= contracts_traded * price
+    positions.quantities[k] = quantity + contracts_traded
+    fee_asked = abs(contracts_traded) * options.compute_option_fee(terms, state, k, price)
+    fee = liquidation.cap_fee(fee_asked, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - excess_before
 
     positions.quantities[k] = quantity
     state.wallet.cash = cash
-    return gain, abs(traded / quantity)
+    return gain, abs(contracts_traded / quantity)
 
 
 def score_option_step(bar: r.AccountBar, k: int, gain: float, part: float) -> float:
@@ -315,13 +349,15 @@ def score_option_step(bar: r.AccountBar, k: int, gain: float, part: float) -> fl
 
 
 def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
-    """Return the requirement of option k alone, 0 if no step ranks by it: money.
+    """Return the maintenance margin of option k as if nothing else were held: money.
 
-    Hides all other positions and options, asks, and takes that back. Collateral stays.
+    0 where the account does not order steps by it. Writes quantities of 0 for all other positions
+    and options, asks for the requirement, and writes back what was held (put aside in the walks,
+    and in ``quantities_aside``). Collateral stays.
     """
     terms = bar.terms
     state = bar.state
-    own = state.options
+    option_state = state.options
     if terms.order != r.LARGEST_REQUIREMENT:
         return 0.0
 
@@ -329,15 +365,15 @@ def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
         position = state.positions[i]
         bar.scratch.walk[i].quantity_aside = position.quantity
         position.quantity = 0.0
-    for j in range(len(own.targets)):
-        own.quantities_aside[j] = own.positions.quantities[j]
-        own.positions.quantities[j] = own.quantities_aside[j] if j == k else 0.0
+    for j in range(len(option_state.targets)):
+        option_state.quantities_aside[j] = option_state.positions.quantities[j]
+        option_state.positions.quantities[j] = option_state.quantities_aside[j] if j == k else 0.0
     needed = balance.compute_with_options(terms, state, False)
 
     for i in range(len(state.positions)):
         state.positions[i].quantity = bar.scratch.walk[i].quantity_aside
-    for j in range(len(own.targets)):
-        own.positions.quantities[j] = own.quantities_aside[j]
+    for j in range(len(option_state.targets)):
+        option_state.positions.quantities[j] = option_state.quantities_aside[j]
     return needed
 
 
@@ -346,15 +382,17 @@ def rank(
 ) -> float:
     """Return how a step of a liquidation ranks in the order of the account: the largest first.
 
-    ``relief`` is the gain of excess per notional closed, ``loss`` the unrealized loss, ``needed``
-    the requirement of the position alone: money. ``place`` is its place in an order by name.
+    Picks one of the measures of the step, as the account says: ``relief`` is the gain of excess per
+    notional closed, ``loss`` the unrealized loss, ``needed`` the requirement of the position alone,
+    ``notional`` its notional, all money; ``place`` is its place in an order by name, the first 0.
     """
     if terms.order == r.LARGEST_LOSS:
         return loss
     if terms.order == r.LARGEST_REQUIREMENT:
         return needed
+    # Futures and options have lists of their own under OPTIONS_LAST, each by notional.
     if terms.order in (r.LARGEST_NOTIONAL, r.OPTIONS_LAST):
         return notional
     if terms.order == r.BY_NAME:
-        return -place
+        return -place  # the first place is the largest
     return relief

@@ -154,14 +154,15 @@ def finish_placing(bar: r.AccountBar, common_factor: float) -> None:
 
 
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
-    """Write the limit of an order, and the price beyond it at which it fills.
+    """Write the limit of an order of instrument i, and the price that must trade for it to fill.
 
-    The limit goes into ``quote.fill``, the value that prices must reach into ``beyond_limit`` of
-    the plan, NaN if no price is beyond. Both are contract values. ``side`` is 1 for a buy, -1 for a
-    sale.
+    ``side`` is 1 for a buy, -1 for a sale. Writes two contract values: the limit into
+    ``quote.fill``, at which the order is valued from here on, and into ``beyond_limit`` of its plan
+    what prices must reach, a tick beyond the limit: NaN if that is no price over 0.
     """
-    # On the better side of the decision: below its price for a buy, above for a sale.
-    rules = r.share(r.pick_instrument(terms, i))
+    # The limit is ``offsets``, a fraction of the price, from the close that decided: below it for
+    # a buy, above for a sale. So the price is worsened for the other side.
+    rules = r.by_reference(r.pick_instrument(terms, i))
     quote = quotes.instruments[i]
     limit_value = worsen(rules, quote.decided, -side, terms.offsets[i])
     if rules.rounds_price:
@@ -169,7 +170,8 @@ def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, s
     quote.fill = limit_value
 
     # The price must trade a tick beyond it: a touch leaves the order in the queue. A tick is a step
-    # of the price, so the contract value becomes a price, and a contract value again.
+    # of the price, so the contract value becomes a price, and a contract value again. TICK_SLACK,
+    # a small part of a tick, lets a price pass that misses the tick by float rounding.
     size = terms.rules.brackets.sizes[i]
     is_inverse = terms.rules.brackets.are_inverse[i]
     limit_price = margin.compute_price(size, is_inverse, limit_value)
@@ -227,20 +229,25 @@ def can_rest(bar: r.AccountBar, i: int) -> bool:
 
 
 def write_limit_costs(bar: r.AccountBar, i: int) -> None:
-    """Write cost and fees of an increase that fills at its limit, as maker, into its plan.
+    """Write what an increase costs that fills at its limit, as maker, into its plan.
 
-    It has no worsening, but loses at once what the open is beyond its limit. A maker rebate (a
-    negative rate) backs no order.
+    ``quote.fill`` must be the limit: :func:`set_limit`. Writes ``fee_rate`` and ``cost`` per unit
+    of notional, ``fee``, the fixed fee of an order in money, and a ``worsening`` of 0, as a limit
+    order fills at its limit, never worse.
     """
     terms = bar.terms
     plan = bar.scratch.plans[i]
     quote = bar.quotes.instruments[i]
-    beyond = max(plan.side * (quote.fill - quote.open), 0.0)
 
+    # A rebate, a negative rate, is counted as no fee: it backs no order before it is paid.
     plan.fee_rate = max(terms.makers[i], 0.0)
-    plan.cost = plan.fee_rate + beyond / abs(quote.fill)
-    plan.worsening = 0.0
     plan.fee = orders.compute_order_fee(r.pick_instrument(terms, i), quote)
+    plan.worsening = 0.0
+
+    # A buy limit over the open, or a sale under it, trades at once at a price worse than the
+    # market: by contract, that is the loss.
+    loss_of_contract = max(plan.side * (quote.fill - quote.open), 0.0)
+    plan.cost = plan.fee_rate + loss_of_contract / abs(quote.fill)
 
 
 def leave_unplaced(bar: r.AccountBar, i: int) -> None:
@@ -251,15 +258,16 @@ def leave_unplaced(bar: r.AccountBar, i: int) -> None:
 
 
 def place_order(bar: r.AccountBar, t: int, i: int, quantity: float) -> None:
-    """Write a resting order for some signed contracts at ``quote.fill``, and log it.
+    """Place a limit order that leads to ``quantity`` signed contracts, at ``quote.fill``; log it.
 
-    Volume, lots and minimum notional round it first (4.4, 4.5); what they leave equal to the
-    quantity held is no order.
+    Volume, lots and minimum notional round it first (4.4, 4.5). Writes its plan: the contracts to
+    hold after the fill (``resting_quantity``) and the contract value of the limit.
     """
     quantity_held = bar.state.positions[i].quantity
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     rounded = orders.round_quantity(rules, quantity_held, quote, quantity)
+    # What rounding leaves changes nothing: no order.
     if rounded == quantity_held:
         return
 
@@ -337,7 +345,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
 
     # At its limit, never better. It was rounded when placed, so it fills whole.
     trade = orders.trade(
-        r.share(r.pick_instrument(terms, i)),
+        r.by_reference(r.pick_instrument(terms, i)),
         before,
         plan.limit_value,
         plan.resting_quantity,
@@ -346,16 +354,18 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
         is_order=False,
     )
     state.positions[i].is_pending = 0
+    # The trade is computed, not booked yet: one that the wallet cannot pay is dropped.
     is_isolated_increase = plan.kind == r.INCREASE and r.is_isolated(terms, i)
     if is_isolated_increase and not can_pay(bar, i, before, trade):
         return
 
-    debt = balance.compute_debt(state)
+    debt_before = balance.compute_debt(state)
     book_resting_fill(bar, t, i, before, trade)
-    # The fee may have emptied the wallet: isolated margins pay then (section 3).
+    # The fee may have emptied the wallet: isolated margins pay then (section 3), for what was
+    # charged now, not for what the wallet owed before.
     if is_isolated_increase:
         fills.post_in_full(bar, before, trade, i)
-        balance.take_from_isolated(terms, state, debt)
+        balance.take_from_isolated(terms, state, debt_before)
 
 
 def book_resting_fill(
@@ -380,7 +390,7 @@ def can_pay(bar: r.AccountBar, i: int, before: r.Balances, trade: r.Trade) -> bo
     Funding and other fills may have used it up since the order was placed.
     """
     plan = bar.scratch.plans[i]
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     initial = bar.quotes.instruments[i].initial
     wallet, _ = orders.move_margin(rules, before, plan.resting_quantity, plan.limit_value, initial)
     missing_by_rounding = ROUNDING * abs(plan.resting_quantity * plan.limit_value)

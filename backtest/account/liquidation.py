@@ -66,7 +66,7 @@ def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Valu
     What a closed position leaves: an isolated one its margin in the cash, or a debt that the venue
     bears; the pool's its debt as a negative cash, which the liquidation of the pool writes off.
     """
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     is_isolated = rules.margin.is_isolated
     money = bar.ledger[i]
     quantity_before = balances.position.quantity
@@ -105,7 +105,7 @@ def take_step(bar: r.AccountBar, i: int, before: Balances, now: Balances, value:
     tested there (:func:`is_still_failing`); an isolated position is tested on what is returned.
     """
     terms = bar.terms
-    rules = r.share(r.pick_instrument(terms, i))
+    rules = r.by_reference(r.pick_instrument(terms, i))
     quote = bar.quotes.instruments[i]
 
     # How much a step closes may depend on the health factor, assets / debts with their margin at
@@ -125,8 +125,12 @@ def take_step(bar: r.AccountBar, i: int, before: Balances, now: Balances, value:
 
 
 def is_still_failing(bar: r.AccountBar, i: int, now: Balances, value: Value) -> bool:
-    """Return whether the requirement still fails after a step."""
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    """Return whether the requirement still fails after a step of a liquidation.
+
+    ``now`` are the balances of an isolated position after it. A cross position is tested as a part
+    of the pool, on what stands in the account: its step must be written there before.
+    """
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     if rules.margin.is_isolated:
         return p.is_failing(rules, now, value, bar.quotes.instruments[i].multiplier)
     return balance.is_pool_short(bar.terms, bar.state)
@@ -145,20 +149,21 @@ def release_margin(bar: r.AccountBar, t: int, i: int, now: Balances, value: Valu
 
 @cold
 def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[Balances, float]:
-    """Return the balances after a takeover at a contract value, and the loss.
+    """Return the balances after a takeover at a contract value, and the loss; writes nothing.
 
-    The venue takes the position and all that backs it: that is the loss, money. A backing under 0
-    cannot be taken: it stays as a debt, negative, in the margin of an isolated position, else in
-    the cash. A cross position leaves no other cash, as that backs it.
+    The venue takes the position and all that backs it: that is the loss, money. What backs an
+    isolated position is its margin with the profit, so the cash stays. What backs a cross one is
+    the cash with the value of the position, so no cash is left. A backing under 0 cannot be taken:
+    it is no loss, but stays as a debt, a negative margin or cash, which is bad debt later.
     """
     backing = p.compute_backing(rules, balances, value)
     debt = min(backing, 0.0)
-    loss = backing - debt
+    loss = backing - debt  # 0 where there is a debt
     if rules.margin.is_isolated:
         owing = Position(quantity=0.0, entry=0.0, margin=debt, marked=value)
         return Balances(balances.cash, owing), loss
-    closed = Position(quantity=0.0, entry=0.0, margin=0.0, marked=value)
-    return Balances(debt, closed), loss
+    flat = Position(quantity=0.0, entry=0.0, margin=0.0, marked=value)
+    return Balances(debt, flat), loss
 
 
 # How much a step closes.
@@ -208,27 +213,31 @@ def choose_reduction(
 def is_step_whole(
     rules: InstrumentRules, balances: Balances, value: Value, size_at_start: float
 ) -> bool:
-    """Return whether a liquidation at a contract value closes all that is left.
+    """Return whether the next step of a liquidation closes all that is left of a position.
 
-    It does if it is not partial, if little is left (by the venue's limit, or by rounding against
-    the contracts at the start), or if nothing backs the position.
+    ``value`` is the contract value at which it failed, ``size_at_start`` the contracts, without
+    sign, with which the liquidation began.
     """
     held = balances.position.quantity
     notional = abs(held) * abs(value)
     if rules.liquidation_mode != r.PARTIAL:
         return True
 
+    # The venue does not divide a small notional.
     if notional <= rules.full_below * (1.0 + TOLERANCE):
         return True
+    # Steps that close a share each leave ever less, and would never end.
     if abs(held) <= LEAST_PART * size_at_start:
         return True
+    # Nothing backs the position any more, give or take rounding.
     return p.compute_backing(rules, balances, value) <= TOLERANCE * notional
 
 
 def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float:
-    """Return the signed contracts that a partial step closes at a contract value.
+    """Return the signed contracts that a partial step closes of ``held`` ones, at a contract value.
 
-    That is the venue's share of the position, or what brings it down to the bracket below.
+    ``rules.step`` is the share that the venue closes by each step. Where it has none, 0, a step
+    closes what brings the notional down to the floor of its bracket in the margin table.
     """
     if rules.step > 0.0:
         return held * rules.step
@@ -236,6 +245,7 @@ def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float
     # A notional at the floor of its bracket, give or take rounding, goes down to the one below.
     notional = abs(held) * abs(value)
     floor_below = compute_step_floor(rules.margin, notional * (1.0 - LEAST_PART))
+    # The lowest bracket has none below: all closes.
     if floor_below == 0.0:
         return held
     side = 1.0 if held > 0.0 else -1.0
@@ -255,7 +265,11 @@ def repay_all(rules: InstrumentRules, held: Contracts, value: Value, debt: float
 
 
 def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Quote) -> float:
-    """Return the contract value at which a liquidation fills, with slippage and impact."""
+    """Return the contract value at which a liquidation fills, with slippage and impact.
+
+    ``closed`` are contracts signed as the position is: a long one is sold, below ``value``, the
+    contract value at which it failed; a short one is bought back above it.
+    """
     worsening = rules.liquidation_slippage
     if rules.liquidation_impact > 0.0:
         notional = abs(closed) * abs(value)
@@ -272,7 +286,7 @@ def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
     whose health factor is low. But backing and health factor are those of the whole pool.
     """
     state = bar.state
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     position = r.pick_position(state, i)
     held = position.quantity
     value = state.positions[i].value
@@ -333,9 +347,15 @@ def sum_loan(bar: r.AccountBar, backing: float) -> Loan:
 
 
 def cap_fee(asked: float, left: float) -> float:
-    """Return the fee that is paid: at most what is left, all of it if they are equal."""
+    """Return the fee that is paid: what is asked, but at most what is left, money.
+
+    A fee that equals what is left, give or take rounding, takes exactly that, so that no dust of it
+    remains.
+    """
     largest = max(left, 0.0)
-    return largest if asked * (1.0 + TOLERANCE) >= largest else asked
+    if asked * (1.0 + TOLERANCE) >= largest:
+        return largest
+    return asked
 
 
 @cold
@@ -348,8 +368,8 @@ def close_contracts(
     """
     position = balances.position
     filled = find_fill(rules, value, closed, quote)
-    quantity = position.quantity - closed
-    entry = position.entry if quantity != 0.0 else 0.0
+    quantity_left = position.quantity - closed
+    entry = position.entry if quantity_left != 0.0 else 0.0
 
     # A cross position is paid for in cash, so a close pays its value back; an isolated one has its
     # margin alone, to which the profit goes.
@@ -360,16 +380,16 @@ def close_contracts(
     else:
         cash += closed * filled
 
-    # The fee is at most what the fill has left.
-    after = Balances(cash, Position(quantity, entry, margin, value))
+    # The fee is at most what backs the position after the fill.
+    before_fee = Balances(cash, Position(quantity_left, entry, margin, value))
     notional = abs(closed) * abs(filled)
-    fee = cap_fee(rules.liquidation_fee * notional, p.compute_backing(rules, after, value))
+    fee = cap_fee(rules.liquidation_fee * notional, p.compute_backing(rules, before_fee, value))
     if rules.margin.is_isolated:
         margin -= fee
     else:
         cash -= fee
     return Step(
-        balances=Balances(cash, Position(quantity, entry, margin, value)),
+        balances=Balances(cash, Position(quantity_left, entry, margin, value)),
         loss=closed * (value - filled) + fee,
         notional=notional,
     )
@@ -382,11 +402,13 @@ def close_contracts(
 def add_from_wallet(
     bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value
 ) -> Balances:
-    """Return the balances with margin added from the cash at a mark value (3); writes the log.
+    """Return the balances with margin added from the cash to a position that fails at a mark value.
 
-    Whole initial margins of the position, as many as it takes, or what the cash has.
+    Automatic margin (accounting 3). What is added is the initial margin of the position at its
+    entry, as many times as it takes until the requirement holds, or what the cash has. Writes the
+    log alone.
     """
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     position = balances.position
 
@@ -396,7 +418,8 @@ def add_from_wallet(
     backing = p.compute_backing(rules, balances, value)
     missing = max(needed - backing, 0.0)
 
-    # One more than the whole ones that are missing: at equality the requirement still fails.
+    # A portion is one initial margin. One more than the whole portions that are missing: at
+    # equality the requirement still fails.
     setting = compute_setting(rules.margin, quote.initial)
     portion = abs(position.quantity * position.entry) / setting
     n_portions = floor(missing / portion) + 1.0

@@ -67,20 +67,28 @@ def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> fl
 
 
 def compute_pool_needed(bar: r.AccountBar, pool: int) -> float:
-    """Return the maintenance requirement of a pool at the values being tested."""
+    """Return the maintenance margin of a pool at the values being tested: money.
+
+    ``pool`` is the index of an isolated position, or n for the pool of cross positions, whose
+    requirement counts with the level of liquidation.
+    """
     terms = bar.terms
     state = bar.state
     if pool == len(state.positions):
         return terms.rules.level * balance.compute_needed(terms, state, is_initial=False)
 
-    rules = r.share(r.pick_instrument(terms, pool))
+    rules = r.by_reference(r.pick_instrument(terms, pool))
     position = r.pick_position(state, pool)
     multiplier = bar.quotes.instruments[pool].multiplier
     return p.compute_requirement(rules, position, state.positions[pool].value, multiplier)
 
 
 def compute_pool_ratio(bar: r.AccountBar, pool: int) -> float:
-    """Return requirement / backing of a pool, 0 if nothing is held, infinite without backing."""
+    """Return requirement / backing of a pool, 0 if nothing is held, infinite without backing.
+
+    ``pool`` is the index of an isolated position, or n for the pool of cross positions. At the
+    values being tested.
+    """
     state = bar.state
     if not is_pool_held(bar.terms, state, pool):
         return 0.0
@@ -123,6 +131,7 @@ def answer_calls(bar: r.AccountBar, t: int) -> None:
     The cross pool first: it has the first claim on the reserve.
     """
     terms = bar.terms
+    # The account has no margin calls.
     if terms.margin_call == 0.0:
         return
 
@@ -199,12 +208,16 @@ def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
 
 
 def force_reductions(bar: r.AccountBar, t: int) -> None:
-    """Reduce pools whose calls were not met in the time of grace, instead of their decisions."""
+    """Reduce what was called and did not meet its call in the time of grace.
+
+    That is the pool of cross positions, whose call is the last one, number n, and each isolated
+    position. The reduction stands in place of what the policy decided.
+    """
     terms = bar.terms
     state = bar.state
     n_instruments = len(state.positions)
     is_due = is_pool_forced(terms, state, n_instruments) and balance.count_cross(terms, state) > 0
-    # A pool that failed in this bar has nothing left to reduce.
+    # A pool that was liquidated in this bar has nothing left to reduce.
     if is_due and state.wallet.pool_failed == 0.0:
         force_pool(bar, t)
 
@@ -223,7 +236,7 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
     """
     terms = bar.terms
     state = bar.state
-    rules = r.share(r.pick_instrument(terms, i))
+    rules = r.by_reference(r.pick_instrument(terms, i))
     before = balance.pick_balances(terms, state, i)
     done = orders.reduce_to_ratio(rules, before, bar.quotes.instruments[i], terms.grace_ratio)
     is_reduced = done.quantity != 0.0
@@ -267,11 +280,12 @@ def force_pool(bar: r.AccountBar, t: int) -> None:
 
 
 def price_close(bar: r.AccountBar, i: int) -> None:
-    """Write what an order costs that closes a cross position into its plan: by notional, and fixed.
+    """Write into its plan what an order costs that closes cross position i, at the quote.
 
-    It fills at the quote, worsened by slippage alone.
+    ``cost`` is worsening (slippage alone, without impact) and fee per unit of notional, ``fee`` the
+    fixed fee of an order, money.
     """
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     side = -1.0 if bar.state.positions[i].quantity > 0.0 else 1.0
     worsening = orders.round_worsening(rules, quote.fill, side, rules.slippage)
@@ -354,9 +368,12 @@ def compute_spare(
 def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> None:
     """Log and count how the open call of a pool ended after its grace.
 
-    It failed if the pool was reduced, or if its ratio is still too high; else it was met.
+    It failed if the pool was reduced (``is_reduced``), or if its ratio is still too high; else it
+    was met. ``pool`` is the index of an isolated position, or n for the cross pool. Values the
+    account at the fills of the bar.
     """
     state = bar.state
+    # The close of an earlier bar has ended it.
     if state.calls[pool].is_open == 0:
         return
     balance.value_at(state, bar.quotes.fill, bar.quotes.asset_fill)
@@ -458,7 +475,11 @@ def count_liquidated_call(bar: r.AccountBar, t: int, pool: int) -> None:
 
 
 def begin_call(bar: r.AccountBar, t: int, pool: int, ratio: float) -> None:
-    """Call a pool that is over the ratio and was not at the last close."""
+    """Begin the margin call of a pool at the close of bar t; writes call, ledger and log.
+
+    ``is_called`` lets the next open answer it by a top-up, ``is_open`` stays until the call ends,
+    and ``unmet`` counts the closes since it began. ``ratio`` is requirement / backing.
+    """
     call = bar.state.calls[pool]
     call.is_open = 1.0
     call.is_called = 1.0

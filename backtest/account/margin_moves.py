@@ -27,12 +27,15 @@ def write_settings(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def change_settings(bar: r.AccountBar, t: int) -> None:
-    """Move margin to the venue leverages asked for, before any order (step 5).
+    """Set the venue leverages that the policy asked for, and move margin to them (step 5).
 
-    Margins that return come first: they are free for those that are added.
+    Called before any order. First all settings are chosen: they write into the walk of each
+    instrument the margin to move. Then margins return to the wallet, and last margins are added:
+    so what returned is free for what is added.
     """
     state = bar.state
     walk = bar.scratch.walk
+    # Most policies never ask.
     if not is_any_asked(state):
         return
 
@@ -40,7 +43,8 @@ def change_settings(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         walk[i].margin_moved = 0.0
         walk[i].is_new_setting = 0.0
-        # NaN leaves everything as it is; what has ended or waits for no fill is not changed.
+        # A NaN that was asked leaves everything as it is, as does cross margin. What has ended or
+        # waits for no fill is not changed.
         if not (state.positions[i].asked > 0.0 and r.is_isolated(bar.terms, i)):
             continue
         if is_deciding(state, bar.quotes, i) and not is_ending(state, i):
@@ -98,7 +102,8 @@ def find_largest_setting(bar: r.AccountBar, i: int) -> float:
     quote = bar.quotes.instruments[i]
     notional = abs(bar.state.positions[i].quantity) * abs(quote.fill)
 
-    # That of the last bracket, where the notional is over all caps.
+    # That of the last bracket, where the notional is over all caps. The multiplier of initial
+    # margin divides the leverages of the table.
     largest: float = rules.leverages[len(rules.caps) - 1] / quote.initial
     for k in range(len(rules.caps)):
         if notional <= rules.caps[k]:
@@ -107,7 +112,11 @@ def find_largest_setting(bar: r.AccountBar, i: int) -> float:
 
 
 def post_margin(bar: r.AccountBar, t: int, i: int) -> None:
-    """Add margin from the wallet, as far as nothing else needs it; log what could not move."""
+    """Add margin to position i from the wallet, as far as nothing else needs it.
+
+    ``margin_moved`` of its walk is the money to add, positive. Writes margin, cash and log; and
+    into ``refused_adding``, 1 or 0, whether a part of it could not move.
+    """
     state = bar.state
     position = state.positions[i]
     wanted = bar.scratch.walk[i].margin_moved
@@ -123,7 +132,11 @@ def post_margin(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
-    """Return margin to the wallet, down to what the new setting needs; log what must stay."""
+    """Return margin of position i to the wallet, down to what its new venue leverage needs.
+
+    ``margin_moved`` of its walk is the money to return, as a negative number. Writes margin, cash
+    and log; and into ``refused_returning``, 1 or 0, whether a part of it had to stay.
+    """
     state = bar.state
     position = state.positions[i]
     quote = bar.quotes.instruments[i]

@@ -122,14 +122,15 @@ def bisect_place(bar: r.AccountBar, sound: float, failing: float) -> float:
 
 
 def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
-    """Return the first place between two at which a price crosses a strike, else ``before``.
+    """Return the first place after ``after`` at which a price crosses a strike, at most ``before``.
 
-    Places are parts of the segment, 0 to 1. A strike is crossed where the contract value of the
-    underlying, on its straight way, is that of the strike: size * strike, or -size / strike of an
-    inverse contract. Only under ``intrabar="worst"`` a strike can make the requirement jump, as an
-    option and its hedge may move apart there.
+    Places are parts of the segment, 0 to 1; ``before`` is returned where no strike is crossed. On a
+    segment the contract value of the underlying moves on a straight line, and crosses a strike
+    where it is size * strike, or -size / strike of an inverse contract.
     """
     terms = bar.terms
+    # A strike can make the requirement jump only where an option and its hedge move apart, each to
+    # its own extreme.
     if terms.intrabar != r.WORST:
         return before
 
@@ -139,15 +140,16 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
     for k in range(len(positions.strikes)):
         i = terms.options.instruments[k]
         start = bar.scratch.walk[i].mark
-        distance = bar.scratch.walk[i].mark_end - start
-        if positions.quantities[k] == 0.0 or distance == 0.0:
+        way = bar.scratch.walk[i].mark_end - start
+        # A price that stands still crosses nothing.
+        if positions.quantities[k] == 0.0 or way == 0.0:
             continue
 
         # Values of inverse contracts are negative, so that they rise with the price too.
         value_at_strike = brackets.sizes[i] * positions.strikes[k]
         if brackets.are_inverse[i]:
             value_at_strike = -brackets.sizes[i] / positions.strikes[k]
-        place = (value_at_strike - start) / distance
+        place = (value_at_strike - start) / way
 
         # The strike at ``after`` was tested already, and must not be found again: rounding may put
         # it a last digit further.
@@ -163,8 +165,10 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
 def bound_fall(bar: r.AccountBar) -> float:
     """Return an upper bound of how far the excess of the pool can fall on the whole segment: money.
 
-    It is the sum of the bounds of positions, collateral and options: of each, its way on the
-    segment times a slope that the excess never exceeds there.
+    The excess is what the pool has over its requirement. The bound is the sum of those of
+    positions, collateral and options: of each, how far its price goes on the segment times the most
+    that the excess can fall per unit of that price. Reads the start and end of the segment from the
+    walks in the scratch.
     """
     state = bar.state
     rules = bar.terms.rules
@@ -204,9 +208,10 @@ def bound_position_fall(bar: r.AccountBar, i: int) -> float:
 
 
 def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> float:
-    """Return a bound of how far option k can lower the excess on the segment: money.
+    """Return an upper bound of how far option k can lower the excess on the segment: money.
 
-    It is the way of the price of its index, times a bound of the fall by unit of price.
+    The excess is what the pool has over its requirement. The bound is how far the index, the price
+    of the underlying, goes on the segment, times the most that the excess can fall per unit of it.
     """
     terms = bar.terms
     positions = bar.state.options.positions
@@ -236,9 +241,10 @@ def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> flo
 def sum_options_on(
     terms: r.Terms, state: r.AccountState, i: int, values: FloatArray
 ) -> tuple[float, float]:
-    """Return what options on instrument i are worth at some contract values, and their notional.
+    """Return what the options held on instrument i are worth, and their notional: money.
 
-    Writes the marks of options at these values, if any are on it.
+    At contract ``values`` of all instruments, of shape (n,). Writes the marks of all options at
+    these values, if any option on the instrument is held.
     """
     worth = 0.0
     notional = 0.0
@@ -272,23 +278,26 @@ def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
 
 
 def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, is_up: bool, k: int) -> None:
-    """Write the segment between two ratios of the price of instrument i: number k on its way.
+    """Write segment k of a search for a liquidation price of instrument i into the scratch.
 
-    The segments follow each other away from the price now, up by the ratios of UP or down by those
-    of DOWN. Starts from the values and prices that :func:`begin_search` put aside.
+    The segments follow each other away from the price now, up (``is_up``) by the ratios of UP, or
+    down by those of DOWN: segment k leads from ratio k to ratio k + 1 of the price. Prices that the
+    margin rule moves together with i move by the same ratio; all others stay. Reads the values and
+    prices of now where :func:`begin_search` put them aside.
     """
     if is_up:
-        first = UP[k]
-        second = UP[k + 1]
+        start_ratio = UP[k]
+        end_ratio = UP[k + 1]
     else:
-        first = DOWN[k]
-        second = DOWN[k + 1]
+        start_ratio = DOWN[k]
+        end_ratio = DOWN[k + 1]
 
     now = margin.Waypoint(scratch.value_aside, scratch.price_aside)
     start = margin.Waypoint(scratch.mark, scratch.price)
     end = margin.Waypoint(scratch.mark_end, scratch.price_end)
-    margin.aim(terms.rules, now, i, first, start)
-    margin.aim(terms.rules, now, i, second, end)
+    # The waypoints share the memory of the scratch, which is written here.
+    margin.aim(terms.rules, now, i, start_ratio, start)
+    margin.aim(terms.rules, now, i, end_ratio, end)
 
 
 def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:

@@ -11,7 +11,7 @@ mark                  price at which it is valued: the venue's, or the model's
 offset                mark less value at the open, kept on the way of the prices
 premium               what a trade pays or gets: contracts times price
 worsening             points of volatility by which a fill is worse than the mark
-wanted                signed contracts that an order leads to
+quantity_after        signed contracts that an order leads to
 quantities_kept       what stays of the contracts held, after an order
 quantities_added      what an order adds to them: needs margin, and is cut where there is none
 ====================  ============================================================================
@@ -55,8 +55,9 @@ def count_options(state: AccountState) -> int:
 def must_value_options(terms: Terms, state: AccountState) -> bool:
     """Return whether options must be valued at each price on the way through a bar.
 
-    Where they change what backs the account or what it needs: shorts always do; longs where their
-    value counts, or a floor of the equity looks at it.
+    They must where they change what backs the account or what it needs. Shorts always do, as they
+    need margin. Longs do where their value, or a loan value of it, backs the account, or where a
+    floor of the equity looks at it.
     """
     rules = terms.options.rules
     sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.has_floor
@@ -86,26 +87,31 @@ def find_index(terms: Terms, k: int, values: FloatArray) -> float:
 
 @of_options(returns=None)
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
-    """Write the marks of options at some contract values of their underlyings.
+    """Write index and mark of each option at some contract values of the instruments.
 
-    Of those that are held or ordered. An index that has not moved needs nothing.
+    ``values`` has shape (n instruments,). The index of an option is the price of its underlying. An
+    option whose index has not moved is left as it is. The mark is the model value and the offset
+    that the venue's mark had from it at the open; it is computed for what is held or ordered alone.
     """
-    own = state.options
+    option_state = state.options
+    positions = option_state.positions
     instruments = terms.options.instruments
-    last = -1
+    last_instrument = -1
     index = 0.0
-    for k in range(len(own.targets)):
+    for k in range(len(option_state.targets)):
         # Options of one underlying stand together, so its index is computed once.
-        if instruments[k] != last:
-            last = instruments[k]
+        if instruments[k] != last_instrument:
+            last_instrument = instruments[k]
             index = find_index(terms, k, values)
-        if index == own.positions.indices[k]:
+        if index == positions.indices[k]:
             continue
-        own.positions.indices[k] = index
+        positions.indices[k] = index
 
-        if own.positions.quantities[k] != 0.0 or not math.isnan(own.targets[k]):
-            fill_option(own.positions, terms.options.rules, k)
-            own.positions.marks[k] = max(0.0, own.positions.values[k] + own.offsets[k])
+        # Writes the model value, which the mark starts from. NaN: no order is there.
+        is_ordered = not math.isnan(option_state.targets[k])
+        if positions.quantities[k] != 0.0 or is_ordered:
+            fill_option(positions, terms.options.rules, k)
+            positions.marks[k] = max(0.0, positions.values[k] + option_state.offsets[k])
 
 
 @of_options(returns=None)
@@ -121,40 +127,45 @@ def read_orders(bar: AccountBar, t: int, k: int) -> None:
 
     The feed has prices per unit of the underlying, the state per contract.
     """
-    own = bar.state.options
-    data = bar.feed.options
-    own.profits[k] = 0.0
-    own.fees[k] = 0.0
-    own.slippage[k] = 0.0
-    own.losses[k] = 0.0
-    own.traded[k] = 0.0
+    option_state = bar.state.options
+    option_feed = bar.feed.options
+    option_state.profits[k] = 0.0
+    option_state.fees[k] = 0.0
+    option_state.slippage[k] = 0.0
+    option_state.losses[k] = 0.0
+    option_state.traded[k] = 0.0
 
-    size = data.sizes[k]
-    own.targets[k] = data.targets[t, k]
-    own.asks[k] = size * data.asks[t, k]
-    own.bids[k] = size * data.bids[t, k]
-    own.has_quotes[k] = data.has_quotes[t, k]
-    own.half_spreads[k] = data.half_spreads[t, k]
-    own.half_prices[k] = size * data.half_prices[t, k]
+    size = option_feed.sizes[k]
+    option_state.targets[k] = option_feed.targets[t, k]
+    option_state.asks[k] = size * option_feed.asks[t, k]
+    option_state.bids[k] = size * option_feed.bids[t, k]
+    option_state.has_quotes[k] = option_feed.has_quotes[t, k]
+    option_state.half_spreads[k] = option_feed.half_spreads[t, k]
+    option_state.half_prices[k] = size * option_feed.half_prices[t, k]
 
 
 def read_marks(bar: AccountBar, t: int, k: int) -> None:
-    """Write what an option is valued from at the open, and its value and mark there."""
-    data = bar.feed.options
-    positions = bar.state.options.positions
-    positions.years[k] = data.years_open[t, k]
-    positions.bases[k] = data.bases_open[t, k]
-    positions.volatilities[k] = data.volatilities_open[t, k]
-    positions.rates[k] = data.rates[k]
-    index = find_index(bar.terms, k, bar.quotes.mark_open)
-    quoted = data.sizes[k] * data.marks_open[t, k]
+    """Write what option k is valued from at the open of bar t, and its value and mark there.
 
-    # What expires at this open is worth its payoff, at the price that it settles by.
-    if data.expiry_bars[k] == t and data.are_inside[k] == 0:
+    ``years`` to expiry, ``bases`` (forward / index), ``volatilities`` and ``rates`` come from the
+    feed, as does the venue's own mark, per unit of the underlying, NaN if there is none.
+    """
+    option_feed = bar.feed.options
+    positions = bar.state.options.positions
+    positions.years[k] = option_feed.years_open[t, k]
+    positions.bases[k] = option_feed.bases_open[t, k]
+    positions.volatilities[k] = option_feed.volatilities_open[t, k]
+    positions.rates[k] = option_feed.rates[k]
+    index = find_index(bar.terms, k, bar.quotes.mark_open)
+    venue_mark = option_feed.sizes[k] * option_feed.marks_open[t, k]
+
+    # What expires at this open is worth its payoff, at the price that it settles by, whatever the
+    # venue's mark.
+    if option_feed.expiry_bars[k] == t and option_feed.are_inside[k] == 0:
         write_expired(bar.state, k)
-        index = data.expiry_spots[k]
-        quoted = math.nan
-    value_option(bar.terms, bar.state, k, index, quoted)
+        index = option_feed.expiry_spots[k]
+        venue_mark = math.nan
+    value_option(bar.terms, bar.state, k, index, venue_mark)
 
 
 def write_expired(state: AccountState, k: int) -> None:
@@ -165,65 +176,80 @@ def write_expired(state: AccountState, k: int) -> None:
     positions.bases[k] = 1.0
 
 
-def value_option(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
+def value_option(
+    terms: Terms, state: AccountState, k: int, index: float, venue_mark: float
+) -> None:
     """Write value, mark and offset of option k, at the price ``index`` of its underlying.
 
-    ``quoted`` is the venue's mark of one contract, NaN if there is none: then the mark is the
-    value by the model. The offset of the mark from that value stays until the next bar.
+    Years, volatility and basis of the option must be written before. ``venue_mark`` is the venue's
+    own mark of one contract, NaN if there is none: then the mark is the value by the model. The
+    offset, mark less value, is kept: marks on the way of the prices are the value there and it.
     """
-    own = state.options
-    positions = own.positions
+    option_state = state.options
+    positions = option_state.positions
     positions.indices[k] = index
-    # Nothing is known of a contract that is not listed.
+    # One of them is NaN where the contract is not listed: it has no value.
     if math.isnan(positions.years[k] + positions.volatilities[k] + positions.bases[k]):
         write_expired(state, k)
         positions.values[k] = 0.0
         positions.marks[k] = 0.0
-        own.offsets[k] = 0.0
+        option_state.offsets[k] = 0.0
         return
 
-    # Margin reads what is held or ordered in each scenario, too: this writes it.
-    if positions.quantities[k] != 0.0 or not math.isnan(own.targets[k]):
+    # Margin also reads the values of what is held or ordered in each scenario of the rule: this
+    # writes them.
+    if positions.quantities[k] != 0.0 or not math.isnan(option_state.targets[k]):
         fill_option(positions, terms.options.rules, k)
     value = compute_option_value(positions, k, 1.0, positions.volatilities[k])
     positions.values[k] = value
-    if math.isnan(quoted):
-        own.offsets[k] = 0.0
+    if math.isnan(venue_mark):
+        option_state.offsets[k] = 0.0
         positions.marks[k] = value
     else:
-        own.offsets[k] = quoted - value
-        positions.marks[k] = quoted
+        option_state.offsets[k] = venue_mark - value
+        positions.marks[k] = venue_mark
 
 
 @of_options(returns=None)
 def value_options_at_close(bar: AccountBar, t: int) -> None:
-    """Write market data and marks of options at the close, and forget the targets."""
-    own = bar.state.options
-    data = bar.feed.options
-    for k in range(len(own.targets)):
-        own.targets[k] = math.nan
-        positions = own.positions
-        positions.years[k] = data.years_close[t, k]
-        positions.bases[k] = data.bases_close[t, k]
-        positions.volatilities[k] = data.volatilities_close[t, k]
+    """Write what options are valued from at the close of bar t, and their values and marks there.
+
+    Years to expiry, forward / index (``bases``) and volatility come from the feed. The venue's own
+    mark is used where the feed has one; it is per unit of the underlying there, per contract here.
+    Targets are of one bar, so they are forgotten: NaN.
+    """
+    option_state = bar.state.options
+    option_feed = bar.feed.options
+    positions = option_state.positions
+    for k in range(len(option_state.targets)):
+        option_state.targets[k] = math.nan
+        positions.years[k] = option_feed.years_close[t, k]
+        positions.bases[k] = option_feed.bases_close[t, k]
+        positions.volatilities[k] = option_feed.volatilities_close[t, k]
 
         index = find_index(bar.terms, k, bar.quotes.mark_close)
-        quoted = data.sizes[k] * data.marks_close[t, k]
-        value_option(bar.terms, bar.state, k, index, quoted)
+        venue_mark = option_feed.sizes[k] * option_feed.marks_close[t, k]
+        value_option(bar.terms, bar.state, k, index, venue_mark)
 
 
 @of_options(returns=None)
 def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
-    """Enter the profit of options since they were last booked into the ledger."""
-    own = state.options
+    """Enter the profit of options, from the marks last booked to those of now, into the ledger.
 
-    for k in range(len(own.targets)):
-        held = own.positions.quantities[k]
-        if held != 0.0:
-            profit = held * (own.positions.marks[k] - own.priced[k])
-            own.profits[k] += profit
-            ledger[len(ledger) - 1].price_pnl += profit
-        own.priced[k] = own.positions.marks[k]
+    ``priced`` has the mark up to which the profit of each option is booked. Profits of options
+    count in the last row of the ledger, that of the account.
+    """
+    option_state = state.options
+    positions = option_state.positions
+    of_account = ledger[len(ledger) - 1]
+
+    for k in range(len(option_state.targets)):
+        quantity = positions.quantities[k]
+        if quantity != 0.0:
+            profit = quantity * (positions.marks[k] - option_state.priced[k])
+            option_state.profits[k] += profit
+            of_account.price_pnl += profit
+        option_state.priced[k] = positions.marks[k]
 
 
 # Expiry.
@@ -243,43 +269,57 @@ def cap_fee_of(rate: float, cap: float, index: float, price: float, size: float)
 def expire_options(bar: AccountBar, t: int, part: int, before: int) -> None:
     """Settle the options that expire in a part of bar t, and drop their targets.
 
-    That is at its open, or inside of it: EXPIRES_AT_OPEN or EXPIRES_INSIDE. Only those that expire
-    before a time, ``before``, UTC ns: ENDLESS takes all.
+    ``part`` is EXPIRES_AT_OPEN (at the open of the bar) or EXPIRES_INSIDE (later in it). ``before``
+    is a time, UTC ns: those that expire at or after it are left, for a later call in the same bar.
+    ENDLESS takes all.
     """
-    state = bar.state
-    data = bar.feed.options
-    for k in range(len(state.options.targets)):
-        is_due = data.expiry_bars[k] == t and data.are_inside[k] == part
-        if is_due and data.expiry_times[k] < before:
-            state.options.targets[k] = math.nan
-            if state.options.positions.quantities[k] != 0.0:
-                settle(bar, t, k)
+    option_state = bar.state.options
+    option_feed = bar.feed.options
+    for k in range(len(option_state.targets)):
+        is_of_part = option_feed.expiry_bars[k] == t and option_feed.are_inside[k] == part
+        is_due = is_of_part and option_feed.expiry_times[k] < before
+        if not is_due:
+            continue
+
+        # NaN: an order for what has expired does not fill any more.
+        option_state.targets[k] = math.nan
+        if option_state.positions.quantities[k] != 0.0:
+            settle(bar, t, k)
 
 
 def settle(bar: AccountBar, t: int, k: int) -> None:
-    """Pay off an option that expires, and its delivery fee; writes cash, ledger and log."""
+    """Pay off option k at its expiry, less its delivery fee.
+
+    Writes its position, cash, ledger and log. The profit booked is what the payoff is over
+    ``priced``, the mark up to which its profit is in the ledger already.
+    """
     state = bar.state
-    own = state.options
-    quantity = own.positions.quantities[k]
+    option_state = state.options
+    quantity = option_state.positions.quantities[k]
     payoff = compute_payoff(bar, k)
     fee = abs(quantity) * compute_delivery_fee(bar, k, payoff)
-    profit = quantity * (payoff - own.priced[k])
-    own.profits[k] += profit
-    own.fees[k] += fee
+    profit = quantity * (payoff - option_state.priced[k])
+    option_state.profits[k] += profit
+    option_state.fees[k] += fee
+    # The last row of the ledger is that of the account.
     of_account = bar.ledger[len(bar.ledger) - 1]
     of_account.price_pnl += profit
     of_account.fees += fee
 
     state.wallet.cash += quantity * payoff - fee
     release(state, k)
-    owner = name_option(state, k)
-    paid = abs(quantity) * payoff
-    log_event(bar.log, t, owner, Event.EXPIRED, payoff, -quantity, paid)
+    owner = find_log_owner(state, k)
+    paid_off = abs(quantity) * payoff
+    log_event(bar.log, t, owner, Event.EXPIRED, payoff, -quantity, paid_off)
     log_costs(bar.log, fee=fee, slippage=0.0, impact=0.0)
 
 
 def compute_payoff(bar: AccountBar, k: int) -> float:
-    """Return what a contract pays at its expiry, in the settlement currency."""
+    """Return what one contract of option k pays at its expiry, never negative.
+
+    In the settlement currency: where that is the coin, the payoff in quotes is divided by the spot
+    price. ``signs`` is 1 for a call, which pays above its strike, and -1 for a put.
+    """
     positions = bar.state.options.positions
     spot = bar.feed.options.expiry_spots[k]
     in_the_money = max(0.0, positions.signs[k] * (spot - positions.strikes[k]))
@@ -305,7 +345,7 @@ def release(state: AccountState, k: int) -> None:
 
 
 @of_options(returns=-1)
-def name_option(state: AccountState, k: int) -> int:
+def find_log_owner(state: AccountState, k: int) -> int:
     """Return the owner of an option in the log: after instruments and collateral."""
     return len(state.positions) + len(state.held.amounts) + k
 
@@ -316,9 +356,11 @@ def name_option(state: AccountState, k: int) -> int:
 def price_by_volatility(
     terms: Terms, state: AccountState, k: int, side: float, worsening: float
 ) -> float:
-    """Return the price of a fill that moves volatility against the side, by points of it.
+    """Return the price at which a contract of option k trades where nobody quotes it: money.
 
-    It is at least a tick from the mark, and never under 0.
+    It is the mark, and what the value by the model changes by as volatility moves ``worsening``
+    points (0.01 is one) against the trader: up for a purchase (side 1), down for a sale (-1). It is
+    at least a tick from the mark, and never under 0.
     """
     positions = state.options.positions
     mark = positions.marks[k]
@@ -329,8 +371,11 @@ def price_by_volatility(
     if not math.isnan(half_price) and is_vega_small(positions, k):
         price = mark + side * half_price
     else:
-        moved = max(0.0, positions.volatilities[k] + side * worsening)
-        price = mark + compute_option_value(positions, k, 1.0, moved) - positions.values[k]
+        moved_volatility = max(0.0, positions.volatilities[k] + side * worsening)
+        moved_value = compute_option_value(positions, k, 1.0, moved_volatility)
+        price = mark + moved_value - positions.values[k]
+
+    # At least a tick worse than the mark.
     if side > 0.0:
         return float(max(price, mark + tick))
     return float(max(min(price, mark - tick), 0.0))
@@ -338,10 +383,10 @@ def price_by_volatility(
 
 def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) -> float:
     """Return the fee of trading one contract at a price."""
-    own = terms.options
+    fees = terms.options
     positions = state.options.positions
     index = 1.0 if positions.are_coin[k] else positions.indices[k]
-    return cap_fee_of(own.fee_rates[k], own.fee_caps[k], index, price, positions.sizes[k])
+    return cap_fee_of(fees.fee_rates[k], fees.fee_caps[k], index, price, positions.sizes[k])
 
 
 # Orders.
@@ -357,46 +402,46 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
     an order all that is held is kept.
     """
     state = bar.state
-    own = state.options
-    for k in range(len(own.targets)):
-        quantity_held = own.positions.quantities[k]
-        own.quantities_kept[k] = quantity_held
-        own.quantities_added[k] = 0.0
+    option_state = state.options
+    for k in range(len(option_state.targets)):
+        quantity_held = option_state.positions.quantities[k]
+        option_state.quantities_kept[k] = quantity_held
+        option_state.quantities_added[k] = 0.0
 
         # A target holds for one bar. An account that has ended closes what it holds.
-        target = 0.0 if state.wallet.is_over != 0.0 else own.targets[k]
-        own.targets[k] = math.nan
+        target = 0.0 if state.wallet.is_over != 0.0 else option_state.targets[k]
+        option_state.targets[k] = math.nan
 
-        # NaN leaves the option as it is.
+        # NaN leaves the option as it is. An account without equity orders nothing.
         is_unchanged = math.isnan(target) or target == quantity_held
         if not is_unchanged and equity > 0.0:
             begin_option(bar, t, k, target)
 
 
-def begin_option(bar: AccountBar, t: int, k: int, wanted: float) -> None:
+def begin_option(bar: AccountBar, t: int, k: int, quantity_after: float) -> None:
     """Price the order of option k, and fill it at once if it reduces the position.
 
-    ``wanted`` are signed contracts. What adds waits for margin: the quantities that it keeps and
-    adds are written. Where nobody quotes its side, the order is dropped and logged.
+    ``quantity_after`` are signed contracts. What adds waits for margin: the quantities that it
+    keeps and adds are written. Where nobody quotes its side, the order is dropped and logged.
     """
     state = bar.state
-    own = state.options
-    quantity = own.positions.quantities[k]
-    side = 1.0 if wanted > quantity else -1.0
-    own.prices[k] = price_option_order(bar, k, side)
-    if math.isnan(own.prices[k]):
-        owner = name_option(state, k)
-        mark = own.positions.marks[k]
+    option_state = state.options
+    quantity = option_state.positions.quantities[k]
+    side = 1.0 if quantity_after > quantity else -1.0
+    option_state.prices[k] = price_option_order(bar, k, side)
+    if math.isnan(option_state.prices[k]):
+        owner = find_log_owner(state, k)
+        mark = option_state.positions.marks[k]
         log_event(bar.log, t, owner, Event.UNQUOTED, mark, quantity=0.0, amount=0.0)
         return
 
-    if wanted * quantity >= 0.0 and abs(wanted) < abs(quantity):
-        enter_option_trade(bar, t, k, wanted, Event.FILL)
-        own.quantities_kept[k] = wanted
+    if quantity_after * quantity >= 0.0 and abs(quantity_after) < abs(quantity):
+        enter_option_trade(bar, t, k, quantity_after, Event.FILL)
+        option_state.quantities_kept[k] = quantity_after
         return
     # What changes its sign closes first, and keeps nothing.
-    own.quantities_kept[k] = quantity if wanted * quantity > 0.0 else 0.0
-    own.quantities_added[k] = wanted - own.quantities_kept[k]
+    option_state.quantities_kept[k] = quantity if quantity_after * quantity > 0.0 else 0.0
+    option_state.quantities_added[k] = quantity_after - option_state.quantities_kept[k]
 
 
 def price_option_order(bar: AccountBar, k: int, side: float) -> float:
@@ -404,19 +449,20 @@ def price_option_order(bar: AccountBar, k: int, side: float) -> float:
 
     NaN if the contract has expired, or nobody quotes the side.
     """
-    own = bar.state.options
-    if not own.positions.years[k] > 0.0:
+    option_state = bar.state.options
+    if not option_state.positions.years[k] > 0.0:
         return math.nan
-    if own.has_quotes[k] != 1:
-        return price_by_volatility(bar.terms, bar.state, k, side, own.half_spreads[k])
-    return float(own.asks[k] if side > 0.0 else own.bids[k])
+    if option_state.has_quotes[k] != 1:
+        return price_by_volatility(bar.terms, bar.state, k, side, option_state.half_spreads[k])
+    return float(option_state.asks[k] if side > 0.0 else option_state.bids[k])
 
 
 def is_adding(state: AccountState, k: int) -> bool:
     """Return whether an order waits for margin: it adds, or closes what changes its sign."""
-    own = state.options
+    option_state = state.options
     return bool(
-        own.quantities_added[k] != 0.0 or own.quantities_kept[k] != own.positions.quantities[k]
+        option_state.quantities_added[k] != 0.0
+        or option_state.quantities_kept[k] != option_state.positions.quantities[k]
     )
 
 
@@ -438,46 +484,49 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
     after reductions have filled: what waits keeps ``quantities_kept`` of the contracts held, closes
     the others, and adds ``quantities_added``, positive for a purchase.
     """
-    own = state.options
-    fixed = 0.0
+    option_state = state.options
+    paid_in_any_case = 0.0
     premiums = 0.0
-    for k in range(len(own.targets)):
-        added = own.quantities_added[k]
+    for k in range(len(option_state.targets)):
+        added = option_state.quantities_added[k]
         if added == 0.0:
             continue
 
-        price = own.prices[k]
+        price = option_state.prices[k]
         fee = compute_option_fee(terms, state, k, price)
         # Contracts without sign: an order that changes the sign of a position closes it first.
-        closed = abs(own.quantities_kept[k] - own.positions.quantities[k])
+        closed = abs(option_state.quantities_kept[k] - option_state.positions.quantities[k])
         is_purchase = added > 0.0
         if is_purchase:
-            fixed += closed * (price + fee)
+            paid_in_any_case += closed * (price + fee)
             premiums += added * (price + fee)
         else:
             sold = closed - added
-            fixed += sold * fee
+            paid_in_any_case += sold * fee
 
-    return fixed, premiums
+    return paid_in_any_case, premiums
 
 
 @of_options(returns=0.0)
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
-    """Write option positions as after a factor of all orders that add; return what these pay.
+    """Write option positions as if orders added ``factor`` of what they add; return what they pay.
 
-    Money: premiums and fees, negative where sales bring more. A trial for margin: cash and ledger
-    stay as they are, and ``quantities_aside`` keeps what was held, for the caller to write back.
+    ``factor`` is 0 to 1. What they pay is money: premiums and fees, negative where sales bring
+    more. A trial for margin: cash and ledger stay as they are, and ``quantities_aside`` keeps what
+    was held, for the caller to write back.
     """
-    own = state.options
+    option_state = state.options
     outlay = 0.0
-    for k in range(len(own.targets)):
-        own.quantities_aside[k] = own.positions.quantities[k]
+    for k in range(len(option_state.targets)):
+        option_state.quantities_aside[k] = option_state.positions.quantities[k]
         if is_adding(state, k):
-            wanted = own.quantities_kept[k] + factor * own.quantities_added[k]
-            traded = wanted - own.positions.quantities[k]
-            fee = compute_option_fee(terms, state, k, own.prices[k])
-            outlay += traded * own.prices[k] + abs(traded) * fee
-            own.positions.quantities[k] = wanted
+            quantity_after = (
+                option_state.quantities_kept[k] + factor * option_state.quantities_added[k]
+            )
+            contracts_traded = quantity_after - option_state.positions.quantities[k]
+            fee = compute_option_fee(terms, state, k, option_state.prices[k])
+            outlay += contracts_traded * option_state.prices[k] + abs(contracts_traded) * fee
+            option_state.positions.quantities[k] = quantity_after
 
     return outlay
 
@@ -489,81 +538,101 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
     Called after all other orders have filled. Reads the quantities kept and added that
     :func:`begin_options` wrote and limits have cut; afterwards nothing is added.
     """
-    own = bar.state.options
-    for k in range(len(own.targets)):
+    option_state = bar.state.options
+    for k in range(len(option_state.targets)):
         if not is_adding(bar.state, k):
             continue
-        quantity = own.positions.quantities[k]
-        wanted = own.quantities_kept[k] + factor * own.quantities_added[k]
-        own.quantities_added[k] = 0.0
+        quantity = option_state.positions.quantities[k]
+        quantity_after = option_state.quantities_kept[k] + factor * option_state.quantities_added[k]
+        option_state.quantities_added[k] = 0.0
         # A smaller change is rounding of the factor.
-        if abs(wanted - quantity) > TOLERANCE * abs(quantity):
-            enter_option_trade(bar, t, k, wanted, Event.FILL)
+        if abs(quantity_after - quantity) > TOLERANCE * abs(quantity):
+            enter_option_trade(bar, t, k, quantity_after, Event.FILL)
 
 
 @of_options(returns=None)
 def stop_options(bar: AccountBar, t: int, event: int) -> None:
-    """Close all options where a floor of the equity acts, and log it as an event.
+    """Close all options where a floor of the equity acts, and log each close as ``event``.
 
-    At a spread around the mark, or at the mark where none is known.
+    Each trades half a spread of volatility from its mark, or at its mark, give or take a tick,
+    where no spread is known. Writes positions, cash, ledger and log.
     """
-    own = bar.state.options
-    for k in range(len(own.targets)):
-        quantity = own.positions.quantities[k]
+    option_state = bar.state.options
+    for k in range(len(option_state.targets)):
+        quantity = option_state.positions.quantities[k]
         if quantity == 0.0:
             continue
-        worsening = own.half_spreads[k]
+        # NaN: the spread is unknown.
+        worsening = option_state.half_spreads[k]
         if math.isnan(worsening):
             worsening = 0.0
 
+        # The trade is at the price that stands in ``prices``.
         side = -1.0 if quantity > 0.0 else 1.0
-        own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, worsening)
+        option_state.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, worsening)
         enter_option_trade(bar, t, k, 0.0, event)
 
 
 # Fills.
 
 
-def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int) -> None:
-    """Trade an option to some contracts at its price, and book premium, fee and slippage."""
+def enter_option_trade(bar: AccountBar, t: int, k: int, quantity_after: float, kind: int) -> None:
+    """Trade option k to some signed contracts at its price, and book what that costs.
+
+    The price, money per contract, stands in ``prices``. Writes position, cash (premium and fee),
+    ledger and log, where ``kind`` is the event. Slippage is what the price is worse than the mark.
+    """
     state = bar.state
-    own = state.options
-    price = own.prices[k]
-    traded = wanted - own.positions.quantities[k]
-    fee = abs(traded) * compute_option_fee(bar.terms, state, k, price)
-    slippage = traded * (price - own.positions.marks[k])
+    option_state = state.options
+    price = option_state.prices[k]
+    contracts_traded = quantity_after - option_state.positions.quantities[k]
+    fee = abs(contracts_traded) * compute_option_fee(bar.terms, state, k, price)
+    slippage = contracts_traded * (price - option_state.positions.marks[k])
 
-    own.fees[k] += fee
-    own.slippage[k] += slippage
+    option_state.fees[k] += fee
+    option_state.slippage[k] += slippage
 
+    # Options count in the last row of the ledger, that of the account.
     of_account = bar.ledger[len(bar.ledger) - 1]
     of_account.fees += fee
     of_account.slippage += slippage
-    of_account.fills += 1.0 if traded != 0.0 else 0.0
+    of_account.fills += 1.0 if contracts_traded != 0.0 else 0.0
 
-    trade_option(state, bar.ledger, k, wanted, price)
+    trade_option(state, bar.ledger, k, quantity_after, price)
     state.wallet.cash -= fee
-    log_event(bar.log, t, name_option(state, k), kind, price, traded, abs(traded) * price)
+    log_event(
+        bar.log,
+        t,
+        find_log_owner(state, k),
+        kind,
+        price,
+        contracts_traded,
+        abs(contracts_traded) * price,
+    )
     log_costs(bar.log, fee=fee, slippage=slippage, impact=0.0)
 
 
 @of_options(returns=None)
 def trade_option(
-    state: AccountState, ledger: Structs[Money], k: int, wanted: float, price: float
+    state: AccountState, ledger: Structs[Money], k: int, quantity_after: float, price: float
 ) -> None:
-    """Write position, cash, traded notional and average price after a trade of an option."""
-    own = state.options
-    quantity = own.positions.quantities[k]
-    traded = wanted - quantity
-    state.wallet.cash -= traded * price
-    own.traded[k] += abs(traded) * price
-    ledger[len(ledger) - 1].traded += abs(traded) * price
-    own.positions.quantities[k] = wanted
+    """Write position, cash, premiums traded and average price after a trade of option k.
+
+    The trade goes to ``quantity_after`` signed contracts, at ``price``, money per contract. Without
+    its fee, which the caller charges. ``paid`` is the average price of what is held.
+    """
+    option_state = state.options
+    quantity = option_state.positions.quantities[k]
+    contracts_traded = quantity_after - quantity
+    state.wallet.cash -= contracts_traded * price
+    option_state.traded[k] += abs(contracts_traded) * price
+    ledger[len(ledger) - 1].traded += abs(contracts_traded) * price  # the row of the account
+    option_state.positions.quantities[k] = quantity_after
 
     # The average price that was paid: a reduction keeps it, a flip starts anew.
-    if wanted == 0.0:
-        own.paid[k] = 0.0
-    elif quantity * wanted <= 0.0:
-        own.paid[k] = price
-    elif abs(wanted) > abs(quantity):
-        own.paid[k] += (price - own.paid[k]) * (traded / wanted)
+    if quantity_after == 0.0:
+        option_state.paid[k] = 0.0
+    elif quantity * quantity_after <= 0.0:
+        option_state.paid[k] = price
+    elif abs(quantity_after) > abs(quantity):
+        option_state.paid[k] += (price - option_state.paid[k]) * (contracts_traded / quantity_after)

@@ -80,10 +80,11 @@ def scale_targets(bar: r.AccountBar, equity: float) -> None:
 
 
 def narrow_bands(bar: r.AccountBar, equity: float) -> None:
-    """Make orders of positions that bands keep above their targets, to hold the cap.
+    """Make orders of positions that bands keep above their targets, so that the cap holds.
 
-    Writes ``kind`` of plans where gross notional would be over the cap by more than BAND_SLACK of
-    it. Up to that, bands are left alone. Both cases are noted in ``cap_and_band``.
+    Within its band a position is left as it is, so bands may keep the gross notional over its cap.
+    Where it is over by more than BAND_SLACK of the cap, these positions get orders: ``kind`` of
+    their plans. Up to that, bands stand. ``cap_and_band`` says which: BAND_OVERRULED or BAND_KEPT.
     """
     gross = compute_gross_after_orders(bar)
     # Scaled targets add up to the cap, give or take rounding.
@@ -105,7 +106,10 @@ def narrow_bands(bar: r.AccountBar, equity: float) -> None:
 
 
 def compute_gross_after_orders(bar: r.AccountBar) -> float:
-    """Return the gross notional if all orders filled whole."""
+    """Return the gross notional if all orders filled whole: money, without sign.
+
+    An instrument with an order counts with its target, any other with what it holds.
+    """
     gross = 0.0
     for i in range(len(bar.state.positions)):
         plan = bar.scratch.plans[i]
@@ -214,11 +218,11 @@ ALL_FLIPS = -2
 
 
 def fit_increases(bar: r.AccountBar) -> float:
-    """Return the common factor: the largest at which the pool has initial margin (4.3).
+    """Return the common factor: the largest part of all increases with initial margin (4.3).
 
-    It is 1 if the increases pass whole, 0 if no factor passes, else the upper end of the interval
-    of factors that pass. Writes the values of the account: those at ``quote.fill``, or at the open
-    where orders rest.
+    A number from 0 to 1, by which the caller multiplies what each increase adds: 1 if they pass
+    whole, 0 if no factor passes, else the upper end of the interval of factors that pass. Values
+    the account at ``quote.fill``, or at the open where orders rest.
     """
     terms = bar.terms
     state = bar.state
@@ -258,7 +262,7 @@ def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def count_increases(scratch: r.Scratch) -> tuple[int, int]:
-    """Return how many instruments increase, and the index of the last of them."""
+    """Return how many instruments increase, and the index of the last of them; 0 if none does."""
     n_increases = 0
     last = 0
     for i in range(len(scratch.plans)):
@@ -269,7 +273,10 @@ def count_increases(scratch: r.Scratch) -> tuple[int, int]:
 
 
 def sum_initial_of_others(bar: r.AccountBar) -> float:
-    """Return the initial margin of the cross positions that do not increase."""
+    """Return the initial margin of the cross positions that do not increase: money.
+
+    Each by its own brackets, at ``quote.fill``. Isolated positions have posted theirs.
+    """
     total = 0.0
     for i in range(len(bar.state.positions)):
         if bar.scratch.plans[i].kind == r.INCREASE or not r.is_held(bar.state, i):
@@ -351,11 +358,14 @@ def compute_room(
         if plan.kind != r.INCREASE:
             continue
 
+        # An isolated increase takes margin and fee from the cash that backs the pool, and a flip
+        # gives back what it closes.
         notional_added = factor * plan.notional_added
         if r.is_isolated(terms, i):
             paid_to_isolated += notional_added * plan.cost_of_balance - plan.returned_by_flip
             continue
 
+        # A cross increase costs the worsening of its fill and its fees, and needs initial margin.
         notional = plan.notional_kept + notional_added
         costs += plan.cost * (notional - plan.notional_held) + plan.fee
         if not is_whole and notional > 0.0:
@@ -368,11 +378,12 @@ def compute_room(
 
 
 def try_initial(bar: r.AccountBar, factor: float) -> float:
-    """Return the initial margin that the account would need after a factor of all increases.
+    """Return the initial margin that the account would need after ``factor`` of all increases.
 
-    Money, to compare with the backing before haircuts and without options. So what these two take
-    from the backing, or add to it, is counted as needed here, with what options bought cost. Writes
-    the quantities after the increases into the account, asks, and takes them back.
+    Money. The caller compares it with a backing that has no haircuts and no options in it. So
+    haircuts, which lower the backing, are added here, the value of options that backs the pool is
+    subtracted, and what bought options cost is added. A trial: writes the quantities after the
+    increases into the account, computes, and writes those before back.
     """
     terms = bar.terms
     state = bar.state
@@ -388,9 +399,10 @@ def try_initial(bar: r.AccountBar, factor: float) -> float:
 
 
 def write_increases(bar: r.AccountBar, factor: float) -> None:
-    """Write the quantities after a factor of all increases into the account.
+    """Write the quantities after ``factor``, 0 to 1, of all increases into the account: a trial.
 
-    ``quantity_aside`` of the walk keeps the old ones for :func:`take_increases_back`.
+    ``quantity_aside`` of the walk keeps those before, for :func:`take_increases_back`, which must
+    follow.
     """
     for i in range(len(bar.state.positions)):
         position = bar.state.positions[i]
@@ -412,10 +424,12 @@ def take_increases_back(state: r.AccountState, scratch: r.Scratch) -> None:
 
 
 def find_passing(bar: r.AccountBar, backing: float, margin_of_others: float) -> float:
-    """Return any factor from 0 to 1 with room, NaN if there is none.
+    """Return any factor of the increases, 0 to 1, that has room; NaN if there is none.
 
-    By golden section for the highest room, which is concave in the factor. It ends at the first
-    factor that passes.
+    Room is the money that is left after ``factor`` of all increases (:func:`compute_room`): a
+    factor passes where it is at least 0. Room is concave in the factor, so a golden section search
+    goes towards its highest point, and ends at the first factor that passes. For ``backing`` and
+    ``margin_of_others`` see :func:`compute_room`.
     """
     low = 0.0
     high = 1.0
@@ -429,7 +443,8 @@ def find_passing(bar: r.AccountBar, backing: float, margin_of_others: float) -> 
         if left_room >= 0.0:
             return left
 
-        # The highest room is not beyond the point that has less of it.
+        # The highest room is not on the far side of the point that has less of it, so that part of
+        # the interval is left out. The other point stays, and its room need not be computed again.
         if left_room < right_room:
             low = left
             left = right
@@ -485,12 +500,14 @@ def narrow(
 
 
 def compute_rate_alone(bar: r.AccountBar, i: int) -> float:
-    """Return the initial margin per unit of notional of instrument i held alone.
+    """Return the initial margin per unit of notional of instrument i, if it were held alone.
 
-    Tries a position of notional 1 on the side of the order, and takes it back.
+    A trial: writes the account as if it held a notional of 1 on the side of the order and nothing
+    else, computes its margin, with the haircut of a spot leg, and writes back what was held.
     """
     rules = bar.terms.rules
     held = bar.state.held
+    # The signed contracts whose notional is 1.
     quantity = bar.scratch.plans[i].side / abs(bar.state.positions[i].value)
 
     hide_others(bar.state, bar.scratch, i, quantity)
@@ -501,9 +518,10 @@ def compute_rate_alone(bar: r.AccountBar, i: int) -> float:
 
 
 def hide_others(state: r.AccountState, scratch: r.Scratch, i: int, quantity: float) -> None:
-    """Write the account as if it held some contracts of instrument i and nothing else.
+    """Write the account as if it held ``quantity`` contracts of instrument i and nothing else.
 
-    The walk keeps positions and collateral until :func:`show_others`, which must follow.
+    What it holds, positions and collateral, is put aside in the scratch (``quantity_aside`` and
+    ``amount_aside``) until :func:`show_others`, which must follow. Options are not touched.
     """
     for j in range(len(state.positions)):
         position = state.positions[j]

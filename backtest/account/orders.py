@@ -206,7 +206,11 @@ def round_price(rules: InstrumentRules, value: Value, side: float) -> float:
 
 
 def round_worsening(rules: InstrumentRules, value: Value, side: float, worsening: float) -> float:
-    """Return the worsening from a value to its fill, as a fraction; rounded where prices are."""
+    """Return by how much a fill is worse than a contract value after rounding to ticks: a fraction.
+
+    ``worsening`` is that before rounding, ``side`` is 1 for a purchase, -1 for a sale. A venue
+    without ticks leaves it as it is.
+    """
     if not rules.rounds_price:
         return worsening
     filled = round_price(rules, p.worsen(rules, value, side, worsening), side)
@@ -228,8 +232,8 @@ def fill(
 ) -> Trade:
     """Return the trade of a market order, from what is held to the ``wanted`` signed contracts.
 
-    Its quantity is rounded, and it fills at the quote, worsened by slippage and impact. ``fee`` is
-    the rate of the fee.
+    Volume, lots and minimum notional may leave another quantity (4.4, 4.5). It fills at
+    ``quote.fill``, worsened by slippage and impact. ``fee`` is the rate of the fee. Writes nothing.
     """
     held = balances.position.quantity
     quantity = round_quantity(rules, held, quote, wanted)
@@ -254,10 +258,12 @@ def trade(
     quote: Quote,
     is_order: bool,
 ) -> Trade:
-    """Return the trade to a quantity at a contract value, worsened by slippage and impact.
+    """Return the trade to ``quantity`` signed contracts at a contract value; writes nothing.
 
-    Sections 4.6 and 4.7. Only orders (``is_order``) are rounded to ticks. A change of 0 does
-    nothing and costs nothing. Free of branches on what differs between accounts, as lanes call it.
+    Slippage and impact of ``rates`` worsen the price (4.6); only orders (``is_order``) are rounded
+    to ticks. Then fees are charged (4.7). A change of 0 does nothing and costs nothing. Lanes of a
+    sweep (64 accounts side by side) call this, so it has no branch on what differs between
+    accounts.
     """
     position = balances.position
     change = quantity - position.quantity
@@ -305,16 +311,21 @@ def move_margin(
     filled: Value,
     multiplier: float,
 ) -> tuple[float, float]:
-    """Return the cash and the posted margin after an isolated trade (accounting 3).
+    """Return the cash and the posted margin after an isolated trade (accounting 3): money.
 
-    ``filled`` is the contract value at which it filled. What closes returns its share of margin and
-    profit; what opens posts its initial margin. Free of branches, as lanes call it.
+    The trade leads to ``quantity`` signed contracts, ``filled`` is the contract value at which it
+    filled, ``multiplier`` that of initial margin. What closes returns its share of margin and
+    profit to the cash; what opens posts its initial margin from it. Lanes of a sweep (64 accounts
+    side by side) call this, so it has no branch on what differs between accounts: both parts are
+    computed, and are 0 where nothing closes or opens.
     """
     position = balances.position
     held = position.quantity
+    # Contracts, without sign, that the trade neither closes nor opens; a flip leaves none.
     size_left = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
 
-    # The part that closes. What it releases may be negative: a loss beyond its margin.
+    # The part that closes. What it releases may be negative: a loss beyond its margin. Where
+    # nothing is held, 1 stands in for a divisor of 0.
     is_closing = abs(held) > size_left
     closed_share = 1.0 - size_left / (abs(held) if held != 0.0 else 1.0)
     released = closed_share * (position.margin + p.compute_profit(position, filled))
@@ -349,10 +360,10 @@ def reduce_to_ratio(
     worsening = round_worsening(rules, quote.fill, -side, rules.slippage)
     cost = compute_cost(rules, -side, worsening)
 
-    backing_of_none = (
-        p.compute_backing(rules, balances, quote.fill) - cost * size * contract_notional
-    )
+    backing_now = p.compute_backing(rules, balances, quote.fill)
+    backing_of_none = backing_now - cost * size * contract_notional
     backing_of_none -= compute_order_fee(rules, quote)
+    # Some venues compute the requirement from the notional at the entry.
     valued_at = contract_notional
     if rules.margin.is_valued_at_entry:
         valued_at = abs(position.entry)

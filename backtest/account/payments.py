@@ -53,19 +53,22 @@ def take_flow(bar: r.AccountBar, t: int, amount: float) -> None:
         moved = -min(-amount, compute_withdrawable(bar))
     state.wallet.cash += moved
 
-    # A withdrawal reduces the capital paid in, which ruin is measured by, in proportion (5).
+    # A withdrawal reduces the capital paid in, which ruin is measured by, in proportion (5): by
+    # the part of the wealth that leaves.
     if moved >= 0.0:
         state.wallet.paid_in += moved
     else:
-        left = wealth + moved
-        state.wallet.paid_in *= left / wealth if left > 0.0 else 0.0
+        wealth_left = wealth + moved
+        state.wallet.paid_in *= wealth_left / wealth if wealth_left > 0.0 else 0.0
 
-    bar.ledger[len(bar.ledger) - 1].flows += moved
+    account_row = len(bar.ledger) - 1
+    bar.ledger[account_row].flows += moved
+    owner = balance.NO_INSTRUMENT
     if moved != 0.0:
-        r.log_event(bar.log, t, -1, Event.FLOW, value=1.0, quantity=0.0, amount=moved)
+        r.log_event(bar.log, t, owner, Event.FLOW, value=1.0, quantity=0.0, amount=moved)
     if moved != amount:
         refused = moved - amount
-        r.log_event(bar.log, t, -1, Event.REFUSED, value=1.0, quantity=0.0, amount=refused)
+        r.log_event(bar.log, t, owner, Event.REFUSED, value=1.0, quantity=0.0, amount=refused)
 
 
 def compute_withdrawable(bar: r.AccountBar) -> float:
@@ -81,7 +84,7 @@ def compute_withdrawable(bar: r.AccountBar) -> float:
         return compute_free(terms, state)
 
     # One position alone has no limit by the balance B: its profit can be withdrawn.
-    rules = r.share(r.pick_instrument(terms, 0))
+    rules = r.by_reference(r.pick_instrument(terms, 0))
     quote = bar.quotes.instruments[0]
     balances = balance.pick_balances(terms, state, 0)
     notional = abs(balances.position.quantity) * abs(quote.mark_open)
@@ -106,7 +109,7 @@ def compute_free(terms: r.Terms, state: r.AccountState) -> float:
         if not r.is_held(state, i) or r.is_isolated(terms, i):
             continue
         # Profits that do not count back nothing (`profit_counts`, 4.3).
-        rules = r.share(r.pick_instrument(terms, i))
+        rules = r.by_reference(r.pick_instrument(terms, i))
         position = r.pick_position(state, i)
         value = state.positions[i].value
         free -= p.compute_uncounted(rules, position, value)
@@ -144,43 +147,48 @@ def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
     the account numbers the settlements: :func:`pay_next` moves it on to the one after this.
     """
     state = bar.state
-    event = state.cursor[r.FUNDING_NEXT]
+    settlement = state.cursor[r.FUNDING_NEXT]
     # Options that expire inside the bar before the settlement do not meet it, so they go first.
     # Those that expire at the open have gone already.
     if is_open == 0:
-        expire_options(bar, t, EXPIRES_INSIDE, bar.feed.funding_time[event])
+        expire_options(bar, t, EXPIRES_INSIDE, bar.feed.funding_time[settlement])
     pay_next(bar, t)
 
     # The margin of an isolated position pays: one that fails now is liquidated at once (3).
-    i = bar.feed.funding_instrument[event]
+    i = bar.feed.funding_instrument[settlement]
     if r.is_held(state, i) and r.is_isolated(bar.terms, i):
         liquidate_isolated(bar, t, i, bar.quotes.instruments[i].mark_open, is_failed=False)
 
 
 def pay_next(bar: r.AccountBar, t: int) -> None:
-    """Pay the next settlement from balances, without a test of what it leaves; move the cursor."""
+    """Pay the next funding settlement of the feed, without a test of what that leaves.
+
+    ``cursor`` counts the settlements that are done, so it is the number of the next one in the
+    columns of the feed; it moves on by one. Writes the rate into the position of its instrument,
+    which policies see, and pays where that is held.
+    """
     state = bar.state
     feed = bar.feed
-    event = state.cursor[r.FUNDING_NEXT]
-    state.cursor[r.FUNDING_NEXT] = event + 1
+    settlement = state.cursor[r.FUNDING_NEXT]
+    state.cursor[r.FUNDING_NEXT] = settlement + 1
 
-    i = feed.funding_instrument[event]
-    rate = feed.funding_rate[event]
+    i = feed.funding_instrument[settlement]
+    rate = feed.funding_rate[settlement]
     state.positions[i].last_funding = rate
     if not r.is_held(state, i):
         return
 
     # At the venue's settlement price, where the data have it, else at the mark open.
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     value = bar.quotes.instruments[i].mark_open
-    if not math.isnan(feed.funding_price[event]):
-        value = p.compute_value_of(rules, feed.funding_price[event])
+    if not math.isnan(feed.funding_price[settlement]):
+        value = p.compute_value_of(rules, feed.funding_price[settlement])
     pay_settlement(bar, t, i, value, rate)
 
 
 def pay_settlement(bar: r.AccountBar, t: int, i: int, value: float, rate: float) -> None:
     """Pay the funding of one position at a contract value into balances, ledger and log."""
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     before = balance.pick_balances(bar.terms, bar.state, i)
     after, paid = p.pay_funding(rules, before, value, rate)
     balance.put_balances(bar.terms, bar.state, i, before, after)
@@ -189,13 +197,15 @@ def pay_settlement(bar: r.AccountBar, t: int, i: int, value: float, rate: float)
 
 
 def liquidate_isolated(bar: r.AccountBar, t: int, i: int, value: float, is_failed: bool) -> bool:
-    """Liquidate an isolated position that fails at a mark value; return whether it was.
+    """Liquidate an isolated position if it fails at a mark value; return whether it was liquidated.
 
-    ``is_failed`` says that it is known to fail there. The wallet may add margin to it before.
+    ``is_failed`` says that it is known to fail there, and is not tested. First the wallet adds
+    margin, where the account does so by itself: then the position is tested again. Writes account,
+    ledger and log.
     """
     terms = bar.terms
     state = bar.state
-    rules = r.share(r.pick_instrument(terms, i))
+    rules = r.by_reference(r.pick_instrument(terms, i))
     multiplier = bar.quotes.instruments[i].multiplier
     before = balance.pick_balances(terms, state, i)
     after = before
@@ -222,38 +232,48 @@ def liquidate_isolated(bar: r.AccountBar, t: int, i: int, value: float, is_faile
 
 
 def charge_interest(bar: r.AccountBar, t: int) -> None:
-    """Charge interest since the last open on balance or loan, and what is held costs (step 3)."""
+    """Charge what the time since the last open costs (step 3); writes account, ledger and log.
+
+    First interest on the money of the account, then of each position the rent of borrowed coins and
+    the yearly expense of its contract. The feed has the time in years.
+    """
     years = r.at(bar.feed.years, t)
-    debt = balance.compute_debt(bar.state)
+    # What the wallet owed before is no charge: isolated margins do not pay it.
+    debt_before = balance.compute_debt(bar.state)
     charge_on_balance(bar, t, years)
     for i in range(len(bar.state.positions)):
         if r.is_held(bar.state, i):
             charge_coins(bar, t, i, years)
             charge_expense(bar, t, i, years)
     # Isolated margins pay once the wallet is empty, all together (3).
-    balance.take_from_isolated(bar.terms, bar.state, debt)
+    balance.take_from_isolated(bar.terms, bar.state, debt_before)
 
 
 def charge_on_balance(bar: r.AccountBar, t: int, years: float) -> None:
-    """Charge interest on the money of the account, and a loan the one on what is sold short.
+    """Charge interest on the money of the account, and of a loan that on what is sold short.
 
-    At the rates in force at the last open. Writes cash, ledger and log.
+    For ``years``, the time since the last open, at the rates per year in force at that open.
+    Interest is money: positive if the account pays, negative if it earns. Writes cash, ledger and
+    log.
     """
     feed = bar.feed
-    before = max(t - 1, 0)
-    borrow_rate = r.at(feed.borrow_rate, before)
-    cash_rate = r.at(feed.cash_rate, before)
+    last_bar = max(t - 1, 0)
+    borrow_rate = r.at(feed.borrow_rate, last_bar)
+    cash_rate = r.at(feed.cash_rate, last_bar)
+    # Money that is there earns, a negative base is borrowed and pays.
     base, sold_short = sum_interest_base(bar)
     interest = -base * (cash_rate if base > 0.0 else borrow_rate) * years
     if bar.terms.is_loan and sold_short > 0.0:
-        short_rate = r.at(feed.short_rate, before)
+        short_rate = r.at(feed.short_rate, last_bar)
         interest += sold_short * short_rate * years
     if interest == 0.0:
         return
 
     bar.state.wallet.cash -= interest
-    bar.ledger[len(bar.ledger) - 1].interest += interest
-    r.log_event(bar.log, t, -1, Event.INTEREST, value=1.0, quantity=0.0, amount=interest)
+    account_row = len(bar.ledger) - 1
+    bar.ledger[account_row].interest += interest
+    owner = balance.NO_INSTRUMENT
+    r.log_event(bar.log, t, owner, Event.INTEREST, value=1.0, quantity=0.0, amount=interest)
 
 
 def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
@@ -294,7 +314,11 @@ def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
 
 
 def charge_coins(bar: r.AccountBar, t: int, i: int, years: float) -> None:
-    """Charge a short spot leg for its borrowed coins, on the mark open."""
+    """Charge a short spot leg interest on its borrowed coins, on their value at the mark open.
+
+    For ``years``, the time since the last open, at the rate per year in force then. Writes cash,
+    ledger and log. Does nothing for any other position.
+    """
     quantity = bar.state.positions[i].quantity
     if quantity > 0.0 or not r.is_spot(bar.terms, i):
         return
@@ -310,7 +334,11 @@ def charge_coins(bar: r.AccountBar, t: int, i: int, years: float) -> None:
 
 
 def charge_expense(bar: r.AccountBar, t: int, i: int, years: float) -> None:
-    """Charge what a contract costs a year, on the mark open, of longs and shorts."""
+    """Charge the yearly expense of a contract, as that of a fund, on the notional at the mark open.
+
+    Longs and shorts pay it, for ``years``, the time since the last open. ``terms.expenses`` has the
+    rate per year. Writes cash, ledger and log.
+    """
     quantity = bar.state.positions[i].quantity
     mark_open = bar.quotes.instruments[i].mark_open
     expense = abs(quantity * mark_open) * bar.terms.expenses[i] * years

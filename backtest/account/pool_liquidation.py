@@ -38,13 +38,15 @@ class ClosedPart(NamedTuple):
 
     loss: float
     notional: float
-    asked: float
+    fee_asked: float
 
 
 def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     """Liquidate the cross positions and options by the mode of the account (accounting 5).
 
-    At the values being tested. ``is_alone``: one position and money are all that it holds.
+    Prices are the values being tested. ``is_alone``: one position and money are all that the
+    account holds; then the simpler rules of one position apply. Writes account, ledger and log, and
+    drops what was decided.
     """
     terms = bar.terms
     state = bar.state
@@ -107,7 +109,11 @@ def liquidate_only(bar: r.AccountBar, t: int) -> None:
 
 
 def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
-    """Drop all decisions of cross positions and options after the pool failed."""
+    """Drop all decisions of cross positions and options after the pool failed, and count from now.
+
+    Bars since the liquidation begin at -1: the close of this bar adds 1. An account that halts
+    after a liquidation trades never again (``is_over``).
+    """
     state.wallet.pool_failed = 1.0
     state.wallet.since_pool = -1.0
     if terms.is_halting:
@@ -132,11 +138,13 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     than nothing leaves a debt in cash, which :func:`liquidate_pool` writes off.
     """
     state = bar.state
+    # Both are asked for before anything is written off.
     pool_value, gross = sum_forfeit(bar)
     forfeit_collateral(bar, t)
     state.wallet.cash = min(pool_value, 0.0)
     loss = max(pool_value, 0.0)
 
+    # Options and positions share the loss by premium and notional.
     loss_rate = loss / gross if gross > 0.0 else 0.0
     forced_options.end_forfeit(bar, t, loss_rate)
     for i in range(len(state.positions)):
@@ -155,7 +163,12 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
 
 
 def sum_forfeit(bar: r.AccountBar) -> tuple[float, float]:
-    """Return what a takeover takes: the value of the pool, and its gross notional and premiums."""
+    """Return what a takeover takes, the value of the pool, and the gross that shares this loss.
+
+    Both are money. The value is that of cash, collateral, cross positions and options, which may be
+    under 0. The gross is the notional of the positions and the premiums of the options, without
+    sign.
+    """
     state = bar.state
     pool_value = 0.0
     gross = 0.0
@@ -179,7 +192,11 @@ def sum_forfeit(bar: r.AccountBar) -> tuple[float, float]:
 
 
 def forfeit_collateral(bar: r.AccountBar, t: int) -> None:
-    """Write all collateral off, and log it; its value is part of the loss of the positions."""
+    """Write all collateral off, and log it; writes amounts and log.
+
+    Its value is part of the loss that positions and options share, so it is no loss of its own
+    here. Owners in the log are the instruments first, then the collateral.
+    """
     state = bar.state
     for c in range(len(state.held.amounts)):
         amount = state.held.amounts[c]
@@ -219,7 +236,9 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     fees_asked, notional_closed = close_positions(bar)
     fees_of_options, premiums = forced_options.close_options_of_pool(bar)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
-    fees = limit_fees(bar, asked=fees_asked + fees_of_options, gross=notional_closed + premiums)
+    fees = limit_fees(
+        bar, fees_asked=fees_asked + fees_of_options, gross=notional_closed + premiums
+    )
 
     # Each part that closed pays its fee now, or its share of what is left.
     for i in range(len(state.positions)):
@@ -236,36 +255,38 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
         state.wallet.cash = 0.0
 
 
-def limit_fees(bar: r.AccountBar, asked: float, gross: float) -> VenueFees:
+def limit_fees(bar: r.AccountBar, fees_asked: float, gross: float) -> VenueFees:
     """Return what the fees of a close may take, once all has closed and no fee is paid yet.
 
-    ``asked`` are the fees of the venue, money, ``gross`` is the notional that shares them.
+    ``fees_asked`` are the fees of the venue, money, ``gross`` is the notional that shares them.
     """
     # What is left: a positive balance, and what the rest of the collateral would sell for.
     money_left = max(balance.compute_balance(bar.terms, bar.state), 0.0)
     left = money_left + balance.compute_proceeds(bar.terms, bar.state)
     # Fees that equal what is left, give or take rounding, use it up.
-    is_paid_in_full = asked * (1.0 + TOLERANCE) < left
+    is_paid_in_full = fees_asked * (1.0 + TOLERANCE) < left
     return VenueFees(left=left, gross=gross, is_paid_in_full=is_paid_in_full)
 
 
-def find_fee(fees: VenueFees, asked: float, notional: float) -> float:
+def find_fee(fees: VenueFees, fee_asked: float, notional: float) -> float:
     """Return the fee that a closed part pays: what is asked, or its share of what is left."""
     if fees.is_paid_in_full:
-        return asked
+        return fee_asked
     if not fees.gross > 0.0:
         return 0.0
     return fees.left * (notional / fees.gross)
 
 
 def close_positions(bar: r.AccountBar) -> tuple[float, float]:
-    """Close all cross positions; return the fees asked and the notional.
+    """Close all cross positions into cash; return the fees asked and the notional: money.
 
-    Writes what each was closed by into its walk, for :func:`book_close`.
+    No fee is charged, and no loss booked yet. Writes into the walk of each instrument what
+    :func:`book_close` reads then: contracts, notional, loss (``cost_closed``) and fee asked; a
+    notional of 0 where nothing closed.
     """
     state = bar.state
-    asked = 0.0
-    gross = 0.0
+    fees_asked = 0.0
+    notional_closed = 0.0
     for i in range(len(state.positions)):
         walk = bar.scratch.walk[i]
         walk.notional_closed = 0.0
@@ -274,13 +295,13 @@ def close_positions(bar: r.AccountBar) -> tuple[float, float]:
             closed = close_part(bar, i, walk.quantity_closed)
             walk.cost_closed = closed.loss
             walk.notional_closed = closed.notional
-            walk.fee_closed = closed.asked
+            walk.fee_closed = closed.fee_asked
 
-            asked += closed.asked
-            gross += closed.notional
+            fees_asked += closed.fee_asked
+            notional_closed += closed.notional
             bar.ledger[i].traded += closed.notional
 
-    return asked, gross
+    return fees_asked, notional_closed
 
 
 def book_close(bar: r.AccountBar, t: int, i: int, fee: float) -> None:
@@ -297,25 +318,27 @@ def book_close(bar: r.AccountBar, t: int, i: int, fee: float) -> None:
 
 
 def close_part(bar: r.AccountBar, i: int, closed: float) -> ClosedPart:
-    """Close contracts of a cross position into cash; return what it did.
+    """Close some contracts of a cross position, signed as it is, into cash; return what that did.
 
-    The fee is not charged: what the account can pay of it is the caller's to say.
+    Writes position and cash, at a fill that slippage and impact make worse than the contract value
+    at which the pool failed: the difference is the loss. The fee is not charged: the caller charges
+    what the account can pay of it.
     """
     state = bar.state
     position = state.positions[i]
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     value = position.value
     filled = liquidation.find_fill(rules, value, closed, bar.quotes.instruments[i])
     state.wallet.cash += closed * filled
-    quantity = position.quantity - closed
-    entry = position.entry if quantity != 0.0 else 0.0
-    r.put_position(state, i, r.Position(quantity, entry, margin=0.0, marked=value))
+    quantity_left = position.quantity - closed
+    entry = position.entry if quantity_left != 0.0 else 0.0
+    r.put_position(state, i, r.Position(quantity_left, entry, margin=0.0, marked=value))
 
     notional = abs(closed) * abs(filled)
     return ClosedPart(
         loss=closed * (value - filled),
         notional=notional,
-        asked=rules.liquidation_fee * notional,
+        fee_asked=rules.liquidation_fee * notional,
     )
 
 
@@ -323,7 +346,11 @@ def close_part(bar: r.AccountBar, i: int, closed: float) -> ClosedPart:
 
 
 def reduce_pool(bar: r.AccountBar, t: int) -> None:
-    """Close in steps, the best first, until the pool holds; all at once where no step helps."""
+    """Close in steps, the best first, until the pool holds; all at once where no step helps.
+
+    Each step closes a part of one position or option. After each the pool is tested anew, at the
+    same prices. Writes account, ledger and log.
+    """
     terms = bar.terms
     state = bar.state
     n_instruments = len(state.positions)
@@ -335,6 +362,7 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
         if chosen < 0:
             break
 
+        # Options are numbered after the n instruments.
         if chosen < n_instruments:
             close_step(bar, t, chosen)
         else:
@@ -346,17 +374,21 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
 
 
 def close_step(bar: r.AccountBar, t: int, i: int) -> None:
-    """Close a step of a cross position, and book it."""
+    """Close the next part of cross position i, charge its fee, and book it.
+
+    The fee is at most what the pool has left after the close. Writes position, cash, ledger and
+    log.
+    """
     state = bar.state
-    quantity = liquidation.choose_pool_reduction(bar, i)
-    closed = close_part(bar, i, quantity)
-    fee = liquidation.cap_fee(closed.asked, balance.compute_pool(bar.terms, state))
+    quantity_closed = liquidation.choose_pool_reduction(bar, i)
+    closed = close_part(bar, i, quantity_closed)
+    fee = liquidation.cap_fee(closed.fee_asked, balance.compute_pool(bar.terms, state))
     state.wallet.cash -= fee
 
     loss = closed.loss + fee
     bar.ledger[i].liquidation_loss += loss
     bar.ledger[i].traded += closed.notional
-    r.log_liquidation(bar.log, t, i, state.positions[i].value, -quantity, loss)
+    r.log_liquidation(bar.log, t, i, state.positions[i].value, -quantity_closed, loss)
 
 
 def choose_step(bar: r.AccountBar) -> int:
@@ -396,7 +428,8 @@ def choose_step(bar: r.AccountBar) -> int:
 def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
     """Return by how much a step of a position would raise the excess (money), and its notional.
 
-    Writes position and cash as after the step, values the account, and takes them back.
+    The excess is what the pool has over its requirement. A trial: writes position and cash as after
+    the step, computes the excess, and writes back what stood there.
     """
     terms = bar.terms
     state = bar.state
@@ -406,7 +439,7 @@ def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
 
     closed = close_part(bar, i, liquidation.choose_pool_reduction(bar, i))
     # The fee is not in the cash yet: it is at most what the step has left.
-    fee = liquidation.cap_fee(closed.asked, balance.compute_pool(terms, state))
+    fee = liquidation.cap_fee(closed.fee_asked, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - excess_before
 
     r.put_position(state, i, position_before)
@@ -433,9 +466,10 @@ def score_step(bar: r.AccountBar, i: int, relief: float) -> float:
 
 
 def compute_requirement_alone(bar: r.AccountBar, i: int) -> float:
-    """Return the requirement of position i alone, 0 if no step ranks by it: money.
+    """Return the maintenance margin of position i as if nothing else were held: money.
 
-    Hides all other positions, asks for the requirement of the pool, and takes that back.
+    0 where the account does not order the steps of a liquidation by it. Hides all other positions
+    and the collateral, asks for the requirement of the pool, and shows them again.
     """
     state = bar.state
     if bar.terms.order != r.LARGEST_REQUIREMENT:

@@ -167,7 +167,11 @@ def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) 
 
 
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
-    """Take money from the cash, and from isolated margin once the cash is empty (accounting 3)."""
+    """Return the balances less an amount of money: a fee, or funding (accounting 3).
+
+    The cash pays. Of an isolated position, which has margin of its own, that pays what the cash
+    lacks, and the cash is 0 then. Of a cross one the cash may be negative: a loan.
+    """
     cash = balances.cash - amount
     if not rules.margin.is_isolated:
         return Balances(cash, balances.position)
@@ -192,11 +196,12 @@ USED_UP = 1e-9
 def move_value(
     rules: InstrumentRules, value: Value, side: float, distance: Price, is_distance: bool
 ) -> float:
-    """Return the contract value of a price moved up (side 1) or down (-1); NaN if none is there.
+    """Return the contract value of the price at a distance, up (side 1) or down (-1); NaN for none.
 
-    ``distance`` is a fraction of the price, or a distance in price if ``is_distance``. One that is
-    not over 0, such as an unknown one, moves nothing: NaN. So does a fall by the whole price or
-    more. Stand-ins keep a value or rate of 0 from being divided by; what they give is not used.
+    ``distance`` is a fraction of the price, or a distance in price if ``is_distance``. There is no
+    such price, NaN, where the distance is not over 0 or is unknown, and where the price would fall
+    by all of itself or more. Then numbers that stand in for a value or rate of 0 keep it from being
+    divided by; what comes of them is not used.
     """
     # A distance in price becomes a fraction of the price that the contract value has.
     rate = distance
@@ -316,9 +321,11 @@ def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[floa
 def pay_funding(
     rules: InstrumentRules, balances: Balances, value: Value, rate: Rate
 ) -> tuple[Balances, float]:
-    """Return the balances after a funding payment at a contract value, and what was paid (3).
+    """Return the balances after a funding payment at a contract value, and the money paid (3).
 
-    Cash pays for a cross position; for an isolated one its margin, or the wallet first.
+    ``rate`` is that of the settlement, per notional; what is paid is negative where the position
+    receives. Cash pays for a cross position. For an isolated one its margin pays, or at venues that
+    say so (``is_funded_by_wallet``) the cash, and its margin once that is empty.
     """
     position = balances.position
     paid = compute_payment(position.quantity, value, rate)

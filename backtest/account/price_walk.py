@@ -110,14 +110,16 @@ def walk(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_opened(bar: r.AccountBar) -> None:
-    """Advance the best value of positions that limit orders opened in the bar by its close.
+    """Advance the best contract value of positions that a limit order opened in this bar.
 
-    Only the close surely came after the fill.
+    ``best``, which a trailing stop follows, goes to the close of the bar where that is better. Not
+    to the extreme: it may have come before the fill, only the close surely came after it.
     """
     for i in range(len(bar.state.positions)):
         if bar.scratch.plans[i].opened_now != OPENED or not r.is_held(bar.state, i):
             continue
 
+        # At the end of the walk prices stand at the close.
         position = bar.state.positions[i]
         close = bar.scratch.walk[i].last
         if position.quantity > 0.0:
@@ -134,7 +136,7 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
     """
     state = bar.state
     for i in range(len(state.positions)):
-        rules = r.share(r.pick_instrument(bar.terms, i))
+        rules = r.by_reference(r.pick_instrument(bar.terms, i))
         if bar.scratch.plans[i].opened_now == 0.0 or not r.is_held(state, i):
             continue
         if not rules.has_exits:
@@ -195,17 +197,17 @@ def is_quiet(bar: r.AccountBar) -> bool:
 def find_least(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int, level: float
 ) -> float:
-    """Return a bound of the least that a position adds to the excess of the pool in this bar.
+    """Return a lower bound of what a position adds to the excess of the pool in this bar: money.
 
-    That is its value less ``level`` times its maintenance margin, the lower one at the two extremes
-    of its mark: money.
+    It adds its value less ``level`` times its maintenance margin. That is concave in the price, so
+    it is least at one of the two extremes of the mark.
     """
     position = state.positions[i]
     quote = quotes.instruments[i]
     tables = terms.rules.brackets
     low = position.quantity * quote.mark_low
     high = position.quantity * quote.mark_high
-    # A long spot leg needs no margin, but counts with a haircut.
+    # A long spot leg needs no margin, but counts with a haircut: it is worth least at the low.
     if r.is_spot(terms, i) and position.quantity > 0.0:
         return float((1.0 - terms.rules.spot.haircuts[i]) * low)
 
@@ -273,6 +275,7 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
     moved along the legs here, and stands at the opens again afterwards.
     """
     scratch = bar.scratch
+    # A floor of the equity, isolated margin and stops have tests of their own, which the walk does.
     if bar.terms.has_floor or is_own_limit_near(bar):
         return False
 
@@ -320,23 +323,26 @@ def value_at_extremes(
 ) -> tuple[float, float]:
     """Return what a position adds to the equity at the low and at the high of its mark in bar t.
 
-    A cross position has paid its entry from the cash, an isolated one its margin.
+    Money. The cash has paid the entry of a cross position, so its whole value counts. For an
+    isolated one it has paid the margin alone, so margin and profit count.
     """
     fixed = position.margin if r.is_isolated(terms, i) else 0.0
+    # Prices of an instrument that is not held may be NaN.
     if position.quantity == 0.0:
         return fixed, fixed
 
     if r.is_isolated(terms, i):
         fixed -= position.quantity * position.entry
-    low = fixed + position.quantity * r.read_value(terms, feed.mark_low, t, i)
-    high = fixed + position.quantity * r.read_value(terms, feed.mark_high, t, i)
-    return low, high
+    at_low = fixed + position.quantity * r.read_value(terms, feed.mark_low, t, i)
+    at_high = fixed + position.quantity * r.read_value(terms, feed.mark_high, t, i)
+    return at_low, at_high
 
 
 def note_extremes(bar: r.AccountBar, t: int) -> None:
-    """Write the least and the most equity of a bar in which nothing acts, at its extreme marks.
+    """Write the least and the most equity of a quiet bar into ``scratch.extremes``: money.
 
-    With ``intrabar="worst"`` each position is at its adverse, and at its favorable one.
+    All marks stand at their lows together, or all at their highs. With ``intrabar="worst"`` each
+    mark stands at the extreme that is worse for its position, or each at the better one.
     """
     terms = bar.terms
     feed = bar.feed
@@ -413,6 +419,7 @@ def choose_turns(bar: r.AccountBar) -> None:
     assets = bar.scratch.assets
     is_worst = terms.intrabar == r.WORST
 
+    # One turn for all prices; under "worst" each of them gets its own below.
     is_low = is_low_first(terms, state, quotes, EVERY)
     for i in range(len(walks)):
         if is_worst:
@@ -420,6 +427,7 @@ def choose_turns(bar: r.AccountBar) -> None:
             if r.is_isolated(terms, i):
                 is_low = state.positions[i].quantity >= 0.0
         walks[i].goes_low_first = 1.0 if is_low else 0.0
+    # ``terms.markets`` has the instruments first, then the collateral.
     for c in range(len(assets)):
         if is_worst:
             is_low = is_low_first(terms, state, quotes, terms.markets[len(walks) + c])
@@ -562,16 +570,19 @@ def find_adverse_of_options(bar: r.AccountBar, i: int) -> float:
 
 
 def aim_at_adverse(bar: r.AccountBar, i: int) -> None:
-    """Write the segment of a position to its adverse extreme, or to the stop before it.
+    """Write the segment of position i to its adverse extreme, or to the stop before it.
 
-    The ends of the segment, contract values of the last price and of the mark, go into its walk.
+    A segment leads from where the walk of the instrument stands (``last``, ``mark``) to
+    ``last_end`` and ``mark_end``, which are written here: contract values of the last price and of
+    the mark.
     """
     walk_of = bar.scratch.walk[i]
     quote = bar.quotes.instruments[i]
     position = r.pick_position(bar.state, i)
     walk_of.last_end = p.find_adverse(position, quote.low, quote.high)
 
-    # The mark goes as far as the last price does, which is where a stop closes the position.
+    # A stop is tested on last prices, so ``last_end`` is written before. It closes the position at
+    # a part of the segment, and the mark goes no further than the same part of its own way.
     first_exit = find_stop_place(bar, i)
     place = 1.0
     if first_exit.kind != p.NOTHING:
@@ -636,11 +647,14 @@ def is_failing_alone(bar: r.AccountBar, i: int) -> bool:
 
 
 def walk_segment(bar: r.AccountBar, t: int) -> None:
-    """Take prices to the end of a leg, and let act what comes first, again and again.
+    """Take prices to the end of a leg, and carry out on the way what prices make act.
 
-    The extremes of the equity are followed before and after each event: both belong to the way.
+    What acts first on the segment (liquidation, floor, stop or fill) is found, prices move to its
+    place, it is carried out, and the rest of the segment is searched anew. The extremes of the
+    equity are followed before and after each event: both belong to the way.
     """
     while True:
+        # It is a change of the account that ends the loop: what acted does not act again.
         event = find_event(bar)
         if event.what == NONE:
             break
@@ -654,7 +668,12 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
 
 
 def carry_out(bar: r.AccountBar, t: int, event: NextEvent) -> None:
-    """Carry out an event where prices stand now: liquidate, close, stop or fill."""
+    """Carry out an event where prices stand now: liquidate, close, stop or fill.
+
+    ``event.what`` says what: POOL (the cross pool fails), ALONE (an isolated position fails), DRAWN
+    (a floor of the equity), EXIT (a stop or take-profit), else a limit order fills. Writes account,
+    ledger and log.
+    """
     state = bar.state
     scratch = bar.scratch
     i = event.i
@@ -680,7 +699,10 @@ def carry_out(bar: r.AccountBar, t: int, event: NextEvent) -> None:
 
 
 def advance(scratch: r.Scratch, place: float) -> None:
-    """Move the contract values and prices to a part of the segment."""
+    """Move contract values and prices of the walk to a part of the segment, 0 to 1.
+
+    The ends of the segment stay, so the rest of it can be searched from there.
+    """
     for i in range(len(scratch.walk)):
         prices = scratch.walk[i]
         prices.last = p.move(prices.last, prices.last_end, place)
@@ -691,10 +713,11 @@ def advance(scratch: r.Scratch, place: float) -> None:
 
 
 def find_event(bar: r.AccountBar) -> NextEvent:
-    """Return what acts first on the segment.
+    """Return what acts first on the segment: a failure, a floor of the equity, an exit or a fill.
 
-    Ties go to the pool, then an isolated position, a floor, an exit, a resting order: each must be
-    nearer than those before it (:func:`is_before`), so their order here is that of ties.
+    Places are parts of the segment, 0 to 1, or UNREACHED, which is over 1. Ties go to the pool,
+    then an isolated position, a floor, an exit, a resting order: each must be nearer than those
+    before it (:func:`is_before`), so their order here is that of ties.
     """
     terms = bar.terms
     state = bar.state
@@ -772,7 +795,7 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
     It fails where its margin and profit are no more than the margin needed. What it has over that
     is concave in the contract value, so between two ends at which it holds, it holds.
     """
-    rules = r.share(r.pick_instrument(bar.terms, i))
+    rules = r.by_reference(r.pick_instrument(bar.terms, i))
     multiplier = bar.quotes.instruments[i].multiplier
     balances = r.Balances(0.0, r.pick_position(bar.state, i))
     start = bar.scratch.walk[i].mark

@@ -96,7 +96,10 @@ class InitialBracket(NamedTuple):
 
 
 def may_be_quiet(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> bool:
-    """Return whether the rules of the account allow quiet bars."""
+    """Return whether an account may have quiet bars at all, by its rules; asked once for a run.
+
+    A quiet bar is one in which prices move and orders fill at the open, and nothing else acts.
+    """
     # Interest, margin calls and time stops act in bars without a fill. Limit orders and fills at a
     # close need other prices than the open.
     if terms.has_interest or terms.margin_call != 0.0 or terms.tracks_openings:
@@ -108,7 +111,8 @@ def may_be_quiet(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> b
     if len(state.held.amounts) > 0 or len(state.options.targets) > 0:
         return False
 
-    # What changes by date must be written into the rules, bar by bar.
+    # What changes by date must be written into the rules, bar by bar. Columns of one row hold for
+    # all bars.
     if len(feed.multiplier) != 1 or len(feed.initial) != 1 or len(feed.costs) != 1:
         return False
     for i in range(len(state.positions)):
@@ -118,12 +122,16 @@ def may_be_quiet(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> b
 
 
 def is_one_plain(terms: r.Terms, state: r.AccountState) -> bool:
-    """Return whether the account has one position, under the plain rules of margin."""
+    """Return whether the account has one position, under the plain rules of margin.
+
+    They are brackets at the price now: no scenarios, no rule of the user's own, no spot leg.
+    """
     if len(state.positions) != 1:
         return False
     rules = terms.rules
     is_plain = rules.own == 0 and not rules.has_scenarios and not rules.spot.has_any
     is_plain = is_plain and not rules.brackets.are_valued_at_entry[0]
+    # A cap of gross leverage and floors of the equity have steps of their own.
     return bool(is_plain and terms.max_gross_leverage == math.inf and not terms.has_floor)
 
 
@@ -226,13 +234,15 @@ def close_wallet(wallet: Wallet, equity: float) -> None:
     """Write the equity at the close of a quiet bar, and the unit value.
 
     The unit value is scale * (equity + reserve): the return of the account, whatever is paid in or
-    out. An account without wealth at the last close has no return: its unit stays.
+    out. An account without wealth at the last close has no return: its unit stays. ``since_pool``
+    counts bars since the pool was last liquidated.
     """
-    wealth = wallet.equity + wallet.reserve
+    # Read before the equity is written over: that of the last close.
+    wealth_before = wallet.equity + wallet.reserve
     wallet.pool_failed = 0.0
     wallet.since_pool += 1.0
     wallet.equity = equity
-    if p.has_wealth(wealth, 0.0) and wallet.is_ruined == 0.0:
+    if p.has_wealth(wealth_before, 0.0) and wallet.is_ruined == 0.0:
         wallet.unit = wallet.scale * (equity + wallet.reserve)
     wallet.peak = max(wallet.unit, wallet.peak)
 
@@ -251,7 +261,11 @@ def count_quiet_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
 
 
 def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
-    """Return whether a listing, a flow or a settlement of funding is due in bar t."""
+    """Return whether a listing, a flow or a settlement of funding is due in bar t.
+
+    ``span`` has the first bar of each instrument. ``cursor`` has the numbers of the next flow and
+    the next settlement in the feed, whose columns have the bar of each.
+    """
     for i in range(len(state.positions)):
         if feed.span[i, 0] == t:
             return True
@@ -274,8 +288,9 @@ def set_opens(bar: r.AccountBar, t: int) -> None:
 def set_rest(bar: r.AccountBar, t: int, is_filling: bool) -> bool:
     """Write marks and extremes of what is or may be held into the quotes of bar t.
 
-    Return False if the general steps must take the bar: prices are missing or odd, or an instrument
-    that is held ends.
+    ``is_filling`` says that an order fills at the open: then anything listed may be held. Returns
+    False if the general steps must take the bar: prices are missing, an open lies outside of low
+    and high, or an instrument that is or may be held ends.
     """
     feed = bar.feed
     state = bar.state
@@ -301,7 +316,10 @@ def set_rest(bar: r.AccountBar, t: int, is_filling: bool) -> bool:
 
 
 def plan_opens(bar: r.AccountBar, equity: float) -> None:
-    """Write the plans of all orders at the open, before limits of margin and wallet cut them."""
+    """Write into plans which orders would fill at the open, before margin and wallet cut them.
+
+    ``equity`` is that at the open: targets are multiples of it. Quotes must have the opens before.
+    """
     # With a cap of gross leverage an order depends on those of the other positions.
     if bar.terms.max_gross_leverage < math.inf:
         fills.choose_orders(bar, equity)
@@ -318,7 +336,10 @@ def plan_opens(bar: r.AccountBar, equity: float) -> None:
 
 
 def is_any_filling(scratch: r.Scratch) -> bool:
-    """Return whether an order would fill at the open, by what :func:`plan_opens` has written."""
+    """Return whether an order would fill at the open, by what :func:`plan_opens` has written.
+
+    Its kind is FILLS, or under a cap of gross leverage one of REDUCE and INCREASE.
+    """
     for i in range(len(scratch.plans)):
         if scratch.plans[i].kind in (r.FILLS, r.REDUCE, r.INCREASE):
             return True
@@ -368,7 +389,11 @@ def plan_open(
 
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
-    """Return whether equity, wallet and the test of ruin at the close need nothing done."""
+    """Return whether the close of a quiet bar needs only marks: no debt to settle, and no ruin.
+
+    Counts what is held for :func:`is_sound_with`, which has the tests. ``equity`` is that at the
+    close.
+    """
     is_held = False
     is_crossed = False
     for i in range(len(state.positions)):
@@ -486,27 +511,32 @@ def put_back(bar: r.AccountBar, one: One, unpaid: Unpaid) -> None:
 
 @inlined
 def find_initial_bracket(terms: r.Terms, notional: float) -> InitialBracket:
-    """Return the bracket of initial margin in which a notional of the only instrument lies."""
+    """Return the bracket of initial margin in which a notional of the only instrument lies.
+
+    There the initial margin is notional * multiplier / leverage, for all notionals over ``above``
+    and up to ``most``.
+    """
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[0]
 
-    # A venue leverage that is set holds for all notionals, up to the highest of the table. It is
-    # divided by nothing more: the multiplier is in the limit of the table alone.
+    # A venue leverage that is set holds for all notionals, and is at most that of the first
+    # bracket. The multiplier divides the leverages of the table, not the setting: it is 1 here.
     setting = tables.settings[0]
     if setting > 0.0:
         leverage = min(setting, tables.leverages[0, 0] / multiplier)
         return InitialBracket(leverage=leverage, multiplier=1.0, above=-1.0, most=math.inf)
 
-    # Below every notional, as that of a flat position is 0.
+    # -1 is below every notional, as that of a flat position is 0.
     above = -1.0
-    level = 0
+    k = 0
     last = tables.counts[0] - 1
-    while level < last and notional > tables.caps[0, level]:
-        above = tables.caps[0, level]
-        level += 1
-    most = tables.caps[0, level] if level < last else math.inf
+    while k < last and notional > tables.caps[0, k]:
+        above = tables.caps[0, k]
+        k += 1
+    # The last bracket holds beyond its cap too.
+    most = tables.caps[0, k] if k < last else math.inf
     return InitialBracket(
-        leverage=tables.leverages[0, level], multiplier=multiplier, above=above, most=most
+        leverage=tables.leverages[0, k], multiplier=multiplier, above=above, most=most
     )
 
 
@@ -546,7 +576,10 @@ def value_one(one: One, prices: FloatArray, t: int) -> float:
 
 @inlined
 def open_quietly(one: One, prices: Prices, t: int) -> float:
-    """Write what decides whether an order fills at the open; return the equity there."""
+    """Write the open of bar t into the quote of the only instrument; return the equity there.
+
+    Listing, open, price of the fill and largest leverage are what decides whether an order fills.
+    """
     quote = one.quote
     opened = value_one(one, prices.open, t)
     quote.is_listed = 1.0
@@ -658,7 +691,11 @@ def finish_at_close(bar: r.AccountBar, t: int, equity_before: float) -> None:
 
 @inlined
 def close_quietly(one: One, close: float, equity: float) -> float:
-    """Mark the account at the close of a quiet bar; return the profit of the position."""
+    """Mark the account of one position at the close of a quiet bar; return the profit since marked.
+
+    ``close`` is the contract value of the mark close, ``equity`` that of the account there. Writes
+    quote, position and wallet; the caller enters the profit, money, into the ledger.
+    """
     position = one.position
     one.quote.mark_close = close
     position.value = close
@@ -667,6 +704,8 @@ def close_quietly(one: One, close: float, equity: float) -> float:
     if position.quantity != 0.0:
         profit += position.quantity * (close - position.marked)
         position.marked = close
+
+    # Bars since the last liquidation, and since the last stop.
     position.since += 1.0
     position.since_stop += 1.0
 

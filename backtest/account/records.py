@@ -23,18 +23,29 @@ CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 class InstrumentRules(NamedTuple):
     """The rules of one instrument and of trading it, as plain numbers.
 
-    ``has_rounding``: there are lots, a minimum notional or a participation limit. ``fee`` is the
-    rate of an ordinary trade (taker and maker blended). ``stop_loss`` is a fraction of the entry
-    price. A ``step`` of 0 means "down to the floor of the bracket". An infinite ``participation``
-    means no limit. ``has_limits``: the largest leverage is that of the quote, not ``max_leverage``.
-    ``rounds_price``: prices are rounded to the ``tick``. ``has_auto_margin``: the wallet adds
-    margin to a position that fails. ``profit_share`` of an unrealized profit backs orders and
-    withdrawals. ``order_fee`` is the fixed fee of an order, on top of that of the quote.
-    ``liquidation_impact`` is Y. ``has_exits``: there is a stop besides a plain stop-loss.
-    ``take_profit`` and ``trailing_stop`` are fractions, 0 for none. With ``is_*_distance`` the
-    number of a stop is a distance in price. The scales of the quote multiply all of them.
-    ``full_below_health`` is the health factor up to which a liquidation repays the whole debt.
-    An infinite ``margin_share`` of the equity means no limit.
+    Orders: ``lot`` is in contracts, ``tick`` in price (prices are rounded with ``rounds_price``),
+    ``min_notional`` in money. ``participation`` is the share of a bar's volume that an order may
+    take, infinite for no limit. ``has_rounding``: there is a lot, a minimum notional or a
+    participation. ``band`` is a multiple of equity.
+
+    Costs: ``fee`` is the rate of an ordinary trade (taker and maker blended), ``slippage`` a
+    fraction of the price, ``impact`` the factor Y of the square root law (``liquidation_impact``
+    that of a liquidation), ``order_fee`` the fixed fee of an order, money, on top of that of the
+    quote.
+
+    Leverage: ``has_limits``: the largest is that of the quote, by date, not ``max_leverage``. The
+    initial margin of a position is at most ``margin_share`` of the equity, infinite for no limit.
+    ``profit_share`` of an unrealized profit backs orders and withdrawals.
+
+    Stops: ``stop_loss``, ``take_profit`` and ``trailing_stop`` are fractions of the price, or
+    distances in price with ``is_stop_distance``, ``is_profit_distance`` and ``is_trail_distance``;
+    0 for none. The scales of the quote multiply them. ``has_stop`` is of a plain stop-loss, a fixed
+    fraction of the entry; ``has_exits``: there is any other exit.
+
+    Liquidation: a partial one closes ``step`` of the position at a time, 0 for down to the floor of
+    its bracket, and all of it at a notional of at most ``full_below``, or, of a margin loan, at a
+    health factor of at most ``full_below_health``. ``has_auto_margin``: the wallet adds margin to a
+    position that fails. ``is_funded_by_wallet``: the wallet pays funding before isolated margin.
     """
 
     has_stop: bool
@@ -286,7 +297,11 @@ BY_BAR = OptionFeed._fields[OptionFeed._fields.index("years_open") :]
 
 
 def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
-    """Return a feed of contracts with nothing known: NaN, and 0 for flags and numbers."""
+    """Return the market data of option contracts with nothing known yet, for a reader to fill.
+
+    Numbers are NaN, flags and indices 0, and ``expiry_bars`` -1: no contract expires in the data.
+    Fields that change by bar have the shape (n_bars, n_options), the others (n_options,).
+    """
     arrays: dict[str, Any] = {}
     for name, kind in FEED_KINDS.items():
         shape = (n_bars, n_options) if name in BY_BAR else (n_options,)
@@ -299,9 +314,10 @@ def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
 
 
 class OptionTerms(NamedTuple):
-    """The rules of options, of shape (K,), as in :class:`OptionFeed`.
+    """The rules of K options: ``rules`` those of margin, and arrays of shape (K,).
 
-    ``groups`` number the contracts that margin counts together.
+    ``instruments`` is the index of the underlying among the instruments of the account, ``groups``
+    the number of the group that margin counts together. Fees and ticks as in :class:`OptionFeed`.
     """
 
     rules: margin.OptionRules
@@ -315,16 +331,22 @@ class OptionTerms(NamedTuple):
 
 
 class OptionState(NamedTuple):
-    """What is held of K options, their quotes of the bar, and their orders, of shape (K,).
+    """What is held of K options, their quotes of the bar, and their orders; arrays of shape (K,).
 
-    ``positions`` are what margin is computed from. ``offsets`` are mark less model value,
-    ``priced`` the marks up to which profit is booked, ``paid`` the average price of what is held.
-    Quotes are those of :class:`OptionFeed`, per contract. ``targets`` are signed contracts to hold,
-    NaN for none. Sums of the bar are ``profits``, ``fees``, ``slippage``, ``losses`` (of
-    liquidations) and the notional ``traded``. An order has one of ``prices`` per contract; of the
-    contracts, ``quantities_kept`` stay and ``quantities_added`` come. ``quantities_aside`` are
-    those of the account while a trial has others, ``started`` those at the start of a liquidation.
-    One that closes at once trades ``quantities_closed``, with their losses and fees.
+    Quantities are signed contracts, prices are money per contract.
+
+    - Held: ``positions`` are what margin is computed from, ``offsets`` mark less model value at the
+      open, ``priced`` the marks up to which profit is booked, ``paid`` the average price paid.
+    - Quotes of the bar: ``asks``, ``bids``, ``has_quotes``, ``half_spreads`` and ``half_prices`` as
+      in :class:`OptionFeed`, but per contract.
+    - Orders: ``targets`` are quantities to hold, NaN for none, and ``prices`` what they trade at.
+      Of the position, ``quantities_kept`` stay and ``quantities_added`` come.
+    - Sums of the bar, money: ``profits``, ``fees``, ``slippage``, ``losses`` (of liquidations), and
+      the premiums ``traded``, without sign.
+    - Put aside: ``quantities_aside`` are what the account holds while a trial writes other
+      quantities, ``started`` what it held at the start of a liquidation.
+    - A pool that closes at once writes what it closes until fees are known: ``quantities_closed``,
+      ``losses_of_close`` (from the mark) and ``fees_of_close`` (asked), both money.
     """
 
     positions: margin.OptionPositions
@@ -388,16 +410,27 @@ class Terms(NamedTuple):
     ``instruments`` is a list of the rules (plain Python), ``numbers`` and ``flags`` the same as
     arrays of shape (n, fields) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
     numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
-    ``ranks`` is the order of a liquidation by name, ``modes`` that of each instrument. A
-    ``negative_limit`` is at least 0. ``grace`` is in bars, -1 for none. ``conversion_is_pro_rata``
-    sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``,
-    ``daily_loss`` and ``weekly_loss`` are fractions, 0 for none, of what was paid in if
-    ``is_of_paid_in``; ``has_floor`` is whether any is not. ``max_holding`` of shape (n,) is in ns,
-    0 for none. ``fixed`` of shape (3, n) says which distances of stop-loss, take-profit and
-    trailing stop are fixed at the entry. With any of both, the account ``tracks_openings``.
-    ``offsets`` of shape (n,) are those of limit orders, as fractions of the price, ``makers`` their
-    fee rates; with ``rests_closing`` closings and reductions rest too. ``expenses`` of shape (n,)
-    are those of the contracts, per year of notional. ``options`` are the rules of options.
+
+    Liquidation and calls: ``ranks`` of shape (n,) is the place of each instrument in a liquidation
+    by name, ``modes`` of shape (n,) its mode of liquidation (CLOSE, TAKEOVER or PARTIAL), ``order``
+    by which measure the steps of a partial one are ordered (MOST_RELIEF and those beside it).
+    ``margin_call`` is the ratio requirement / backing at which a call is made, 0 for none;
+    ``grace`` the bars that a venue then waits before it reduces, -1 for none, and ``grace_ratio``
+    the ratio down to which it reduces. The balance may fall to -``negative_limit``, money, before
+    collateral is sold: ``conversion_is_pro_rata`` sells all in proportion to its value, else one
+    asset after the other in the order declared.
+
+    Stops: ``equity_stop``, ``daily_loss`` and ``weekly_loss`` are fractions of the equity, or with
+    ``is_of_paid_in`` the last two of what was paid in; 0 for none. ``has_floor``: any is not 0.
+    ``max_holding`` of shape (n,) is in ns, 0 for none. ``fixed`` of shape (3, n) is 1 where the
+    distance of stop-loss, take-profit or trailing stop stays that of the entry. The account
+    ``tracks_openings`` if a position has a ``max_holding`` or a fixed distance.
+
+    Orders: ``fill`` is one of AT_OPEN, LATE, EARLY and RESTING. Of limit orders, of shape (n,),
+    ``offsets`` are the distances from the close, as fractions of the price, and ``makers`` the fee
+    rates; with ``rests_closing`` closings and reductions rest too. ``expenses`` of shape (n,) are
+    the yearly costs of the contracts, as fractions of notional. ``options`` are the rules of
+    options.
     """
 
     instruments: Any
@@ -439,11 +472,13 @@ class Terms(NamedTuple):
 
 
 class AccountState(NamedTuple):
-    """An account at a close: its wallet, n positions, collateral and options.
+    """An account at a close: its wallet, n positions, C collaterals and K options.
 
-    ``held`` is what margin is computed from: columns of ``positions``, and the collateral.
-    ``priced`` of shape (C,) are prices at which the collateral was last marked. ``calls`` are those
-    of the instruments, then that of the pool. ``cursor`` counts what was settled and paid.
+    ``held`` is what margin is computed from: columns of ``positions``, whose memory they share, and
+    amounts and prices of the collateral. ``priced`` of shape (C,) are prices at which the
+    collateral was last marked. ``calls`` has n + 1 margin calls: one for each instrument (of an
+    isolated position), and the last one for the pool of cross positions. ``cursor`` has the number
+    of the next funding settlement (FUNDING_NEXT) and of the next flow (FLOW_NEXT) of the feed.
     """
 
     held: margin.Holdings
@@ -602,7 +637,10 @@ def read_scales(feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
 
 @inlined
 def read_known(feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
-    """Write what orders of bar t know of the market: volume and volatility up to the last close."""
+    """Write what orders of bar t know of the market: volume and volatility up to the last close.
+
+    ``sigma`` and ``adv`` (notional per day) stand in row t as they were known at the close before.
+    """
     quote.volume = feed.volume[max(t - 1, 0), i]
     quote.sigma = at_column(feed.sigma, t, i)
     quote.adv = at_column(feed.adv, t, i)
@@ -799,11 +837,11 @@ def new_scratch(n: int, assets: int, cuts: FloatArray, *, has_extremes: bool = F
     )
 
 
-def share(record: Any) -> Any:
-    """Return a record; compiled code hands one that is shared on by its address.
+def by_reference(record: Any) -> Any:
+    """Return the record itself; compiled code hands it to the functions it calls by its address.
 
-    Otherwise each call of a rule that is not inlined carries all fields of the record. Share one
-    that goes through several calls.
+    For speed alone: plain Python does nothing here. Without it, compiled code copies all fields of
+    the record, about forty, at each call that gets it.
     """
     return record
 
@@ -1004,7 +1042,7 @@ def pack_positions(feed: OptionFeed, groups: Any) -> margin.OptionPositions:
         pairs=feed.pairs,
         rates=feed.rates,
         quantities=np.zeros(n),
-        # What bars write: NaN until the first of them.
+        # What bars write is NaN until the first of them.
         years=np.full(n, np.nan),
         volatilities=np.full(n, np.nan),
         bases=np.full(n, np.nan),
@@ -1015,11 +1053,15 @@ def pack_positions(feed: OptionFeed, groups: Any) -> margin.OptionPositions:
 
 
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
-    """Return the rules of the options of a feed under a margin rule, of instruments by name."""
+    """Return the rules of the options of a feed: of margin, fees and ticks, as arrays.
+
+    ``rule`` is the margin rule of the account, ``names`` are its instruments, in the order that
+    ``feed.instruments``, the underlying of each option, counts in.
+    """
     underlyings = [names[i] for i in feed.instruments]
-    groups, numbers = margin.number_groups(rule, underlyings, names)
-    positions = pack_positions(feed, numbers)
-    # Without options the rule says nothing of them.
+    groups, group_numbers = margin.number_groups(rule, underlyings, names)
+    positions = pack_positions(feed, group_numbers)
+    # Without options nothing of the rule applies, and many rules have nothing to say of options.
     if not len(feed.signs):
         rule = MarginRule()
         groups = ()

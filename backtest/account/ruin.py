@@ -7,7 +7,7 @@ from backtest.account import balance, orders
 from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
-from backtest.account.options import name_option, trade_option
+from backtest.account.options import find_log_owner, trade_option
 from backtest.core.units import TOLERANCE
 
 
@@ -57,7 +57,7 @@ def is_too_poor(bar: r.AccountBar, wealth: float) -> bool:
         if quote.is_listed != 1:
             continue
         is_any_listed = True
-        rules = r.share(r.pick_instrument(bar.terms, i))
+        rules = r.by_reference(r.pick_instrument(bar.terms, i))
         limit = orders.find_limit(rules, quote)
         # Without lots and minimum any order passes. A leverage of 0 by date is a ban that may end.
         if not rules.has_rounding or (rules.has_limits and not limit > 0.0):
@@ -72,10 +72,15 @@ def is_too_poor(bar: r.AccountBar, wealth: float) -> bool:
 
 
 def end_account(bar: r.AccountBar, t: int) -> None:
-    """Close everything at the mark close without costs: the account is ruined."""
+    """Close everything at the mark close without costs: the account is ruined.
+
+    Writes positions, options, cash, ledger and log. Ruin is an event of each position that it
+    closes; of an account that holds nothing it is one event, of the account.
+    """
     state = bar.state
     if balance.count_open(state) == 0:
-        r.log_event(bar.log, t, -1, Event.RUINED, value=1.0, quantity=0.0, amount=0.0)
+        owner = balance.NO_INSTRUMENT
+        r.log_event(bar.log, t, owner, Event.RUINED, value=1.0, quantity=0.0, amount=0.0)
 
     for i in range(len(state.positions)):
         if r.is_held(state, i):
@@ -84,12 +89,16 @@ def end_account(bar: r.AccountBar, t: int) -> None:
         if state.options.positions.quantities[k] != 0.0:
             end_option(bar, t, k)
 
+    # What the positions have left the cash owing, and nothing backs, the venue bears.
     if balance.is_unbacked(bar.terms, state):
         balance.write_off(bar, t, -state.wallet.cash)
 
 
 def end_position(bar: r.AccountBar, t: int, i: int) -> None:
-    """Close a position at its mark close; writes cash, position, ledger and log."""
+    """Close a position at its mark close; writes cash, position, ledger and log.
+
+    Its profit up to this price is in the ledger already: the account was marked before.
+    """
     state = bar.state
     position = state.positions[i]
     quantity = position.quantity
@@ -98,6 +107,8 @@ def end_position(bar: r.AccountBar, t: int, i: int) -> None:
     r.log_event(bar.log, t, i, Event.RUINED, value, 0.0 - quantity, notional)
     bar.ledger[i].traded += notional
 
+    # An isolated position gives back its margin and profit. The cash has paid for a cross one, so
+    # it gets back the whole value.
     if r.is_isolated(bar.terms, i):
         profit = quantity * (value - position.entry)
         state.wallet.cash += position.margin + profit
@@ -112,5 +123,5 @@ def end_option(bar: r.AccountBar, t: int, k: int) -> None:
     quantity = options.positions.quantities[k]
     mark = options.positions.marks[k]
     trade_option(bar.state, bar.ledger, k, 0.0, mark)
-    owner = name_option(bar.state, k)
+    owner = find_log_owner(bar.state, k)
     r.log_event(bar.log, t, owner, Event.RUINED, mark, 0.0 - quantity, abs(quantity) * mark)

@@ -501,7 +501,7 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
     # An isolated position has a pool of its own: no cash backs it, only its margin.
     if a.is_isolated(terms, i):
         balances = a.Balances(0.0, a.pick_position(state, i))
-        rules = a.share(a.pick_instrument(terms, i))
+        rules = a.by_reference(a.pick_instrument(terms, i))
         return a.compute_root(rules, balances, bar.quotes.instruments[i].multiplier)
     if a.must_value_options(terms, state):
         return find_failure_with_options(bar, i, excess)

@@ -177,7 +177,7 @@ def compile_account_rules(*, has_parts: bool) -> dict[int, Any]:
         id(loop.ask): jit(make_ask(), forceinline=True),
         id(portfolio_kernels.ask_own): jit(return_always(0.0), forceinline=True),
         # not inside a function, whose stack would be gone
-        id(a.records.share): _compile.share_record,
+        id(a.records.by_reference): _compile.share_record,
         id(view_numbers): _compile.view_memory,
         id(portfolio_kernels.pick_rules): pick,
         id(a.records.pick_instrument): jit(write_pick(pick), forceinline=True),

@@ -39,15 +39,15 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
     posted margins read the shares.
     """
     # Compiled code passes what is shared by its address, so that calls do not copy it.
-    bar = a.share(
+    bar = a.by_reference(
         a.AccountBar(
-            terms=a.share(bar.terms),
-            feed=a.share(bar.feed),
-            state=a.share(bar.state),
-            quotes=a.share(bar.quotes),
-            scratch=a.share(bar.scratch),
+            terms=a.by_reference(bar.terms),
+            feed=a.by_reference(bar.feed),
+            state=a.by_reference(bar.state),
+            quotes=a.by_reference(bar.quotes),
+            scratch=a.by_reference(bar.scratch),
             ledger=bar.ledger,
-            log=a.share(bar.log),
+            log=a.by_reference(bar.log),
         )
     )
     for row in range(len(held.cash)):

@@ -127,14 +127,14 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     :func:`simulate_account`. If ``stop`` is :data:`ADDRESS`, return the address of that function
     instead. Records are passed by their address from here on, so that calls do not copy them.
     """
-    terms = a.share(terms)
-    feed = a.share(feed)
-    clock = a.share(clock)
-    deciders = a.share(deciders)
-    state = a.share(state)
-    quotes = a.share(quotes)
-    scratch = a.share(scratch)
-    tape = a.share(tape)
+    terms = a.by_reference(terms)
+    feed = a.by_reference(feed)
+    clock = a.by_reference(clock)
+    deciders = a.by_reference(deciders)
+    state = a.by_reference(state)
+    quotes = a.by_reference(quotes)
+    scratch = a.by_reference(scratch)
+    tape = a.by_reference(tape)
     run = (terms, feed, clock, log_returns, deciders, state, quotes, scratch, ledger, tally, tape)
     if stop == ADDRESS:
         return locate(simulate_account, (*run, start, stop)), DONE
@@ -234,7 +234,7 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     in it is fixed: steps of the account, the close, the sums of the books, which must balance
     before anything is counted, the tally, the decisions, and last the record of the bar.
     """
-    bar = a.share(
+    bar = a.by_reference(
         a.AccountBar(
             terms=terms,
             feed=feed,
@@ -402,7 +402,7 @@ def pass_quiet(
     # function picks these.
     terms = bar.terms
     is_isolated: bool = a.is_isolated(terms, 0)
-    one = a.share(
+    one = a.by_reference(
         a.One(
             wallet=bar.state.wallet,
             position=bar.state.positions[0],

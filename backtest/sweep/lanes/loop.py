@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
+from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, by_reference
 from backtest.account.money import WALLET
 from backtest.account.records import at_column
 from backtest.core.kernels import inlined
@@ -125,11 +125,11 @@ def take_block(
     decided a leverage below 0. After a fault the lanes are used no more: their sets are run one by
     one.
     """
-    terms = share(terms)
-    market = share(market)
-    policies = share(policies)
-    lanes = share(lanes)
-    lone = share(lone)
+    terms = by_reference(terms)
+    market = by_reference(market)
+    policies = by_reference(policies)
+    lanes = by_reference(lanes)
+    lone = by_reference(lone)
     feed = market.feed
     clock = market.clock
     n_instruments = len(lanes.signal)
