@@ -360,20 +360,27 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
 
 
 def give_contracts(client: Any, offer: Offer, market: Mapping[str, Any]) -> None:
-    """Let a client of ccxt read the volumes of bars in contracts, in place of coins."""
+    """Let a client of ccxt read the volumes of bars in contracts, in place of coins.
+
+    Replaces methods of the client, which its ``fetch_ohlcv`` calls. ``market`` is one of ccxt.
+    """
+    # Where ccxt reads coins: the row of the venue has contracts at another place.
     if offer.contracts is not None:
         parse = client.parse_ohlcv
 
         def parse_contracts(row: Any, market: Any = None) -> list[Any]:
+            """Return stamp and prices as ccxt reads them, and the volume in contracts."""
             return [*parse(row, market)[:5], client.safe_number(row, offer.contracts)]
 
         client.parse_ohlcv = parse_contracts
 
+    # Where the venue writes inverse volumes in money: contracts are that over their size.
     if offer.has_costs and market.get("inverse"):
         convert = client.convert_trading_view_to_ohlcv
         size = float(market["contractSize"])
 
         def convert_costs(chart: Mapping[str, Any], *names: Any) -> Any:
+            """Convert a chart whose volume is put in contracts first."""
             contracts = [float(cost) / size for cost in chart.get("cost", ())]
             return convert({**chart, "volume": contracts}, *names)
 
@@ -408,7 +415,11 @@ class Exchange(NamedTuple):
             start = reached
 
     def _ask_bars(self, kind: str, start: int, end: int) -> tuple[pd.DataFrame, int]:
-        """Return a page of bars or of mark bars from a time on, and how far it reaches."""
+        """Return a page of bars or mark bars from a time on, and up to when it is complete.
+
+        Times are in UTC ns; exchanges have milliseconds. An empty page is complete up to the end of
+        what was asked for.
+        """
         offer = OFFERS[self.request.source]
         interval = self.request.interval
         limit = offer.limits[kind]
@@ -437,7 +448,11 @@ class Exchange(NamedTuple):
         return rows, int(rows["time"].max()) + interval
 
     def _ask_funding(self, kind: str, start: int, end: int) -> tuple[pd.DataFrame, int]:
-        """Return a page of settlements from a time on, and how far it reaches."""
+        """Return a page of settlements from a time on, and up to when it is complete.
+
+        Times are in UTC ns. A page has at most ``limit`` rows, and venues settle every hour at
+        most: so a page is asked for as many hours, and is whole.
+        """
         offer = OFFERS[self.request.source]
         limit = offer.limits[kind]
         until = min(end, start + (limit - 1) * HOUR)
@@ -483,7 +498,11 @@ class Fetched(NamedTuple):
 
 
 def read_facts(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an earlier fetch of the same noted, nothing in a new folder."""
+    """Return what an earlier fetch noted in a folder, nothing in a new one.
+
+    ``wanted`` is what the folder must be of: source, symbol and interval. Raises DataError if it is
+    of something else, or holds data that no fetch has noted.
+    """
     path = folder / FACTS
     if not path.exists():
         data = [file.name for file in folder.glob("*") if f.suffix_of(file) in f.SUFFIXES]
@@ -536,7 +555,7 @@ def fetch_market(
             f"base_url must begin with http:// or https://, and is of the archive, got {base_url!r}"
         )
 
-    # What an earlier fetch of the same left in the folder.
+    # What an earlier fetch of the same left in the folder. It goes on from where that began.
     start = request.start
     identity = {"source": request.source, "symbol": request.symbol, "interval": request.length}
     known = read_facts(folder, identity)
@@ -554,20 +573,15 @@ def fetch_market(
     span = (start, request.end or today)
     if is_archive:
         return fetch_from_archive(folder, request, facts, span, now, base_url, report, notice)
-
-    source = request.source
-    if client is None:
-        client = open_client(source)
-    market = find_market(client, request)
-    facts["instrument"] = str(market["id"])
-    give_contracts(client, OFFERS[source], market)
-    pages = Exchange(client, request, str(market["symbol"])).pages
-    fetched = fetch_kinds(folder, request, facts, pages, *span, report)
-    return add_listing(fetched, partial(read_exchange_listing, client, source, market, now))
+    return fetch_from_exchange(folder, request, facts, span, now, report, client)
 
 
 def has_all(folder: Path, request: Request, facts: Mapping[str, Any]) -> bool:
-    """Return whether a folder has the whole span of a request, without gaps."""
+    """Return whether a folder has the whole span of a request, without gaps.
+
+    ``facts`` are what the fetch that made it has noted. A request without an end never has all: the
+    source may have new days.
+    """
     # More data may lack days of what is asked for now; without a listing a fetch was stopped.
     if request.more or "listing" not in facts or facts.get("gaps", True):
         return False
@@ -620,6 +634,35 @@ def find_market(client: Any, request: Request) -> Any:
     return max(candidates, key=lambda market: bool(market.get("contract") or market.get("swap")))
 
 
+def fetch_from_exchange(
+    folder: Path,
+    request: Request,
+    facts: dict[str, Any],
+    span: tuple[int, int],
+    now: int,
+    report: Callable[[int, int], None] | None,
+    client: Any,
+) -> Fetched:
+    """Fetch the days of a span from an exchange through ccxt into a folder, and its listing.
+
+    ``span`` is the first midnight and the one after the last day, ``now`` the time of the fetch,
+    all in UTC ns. ``facts`` are what is noted in the folder: the exchange's own name of the
+    instrument is written into them. ``report`` is that of :func:`fetch_market`, ``client`` one of
+    ccxt, opened here if it is None.
+    """
+    source = request.source
+    if client is None:
+        client = open_client(source)
+    market = find_market(client, request)
+    facts["instrument"] = str(market["id"])
+
+    # Volumes in contracts, which the client must know before it reads any bars.
+    give_contracts(client, OFFERS[source], market)
+    pages = Exchange(client, request, str(market["symbol"])).pages
+    fetched = fetch_kinds(folder, request, facts, pages, *span, report)
+    return add_listing(fetched, partial(read_exchange_listing, client, source, market, now))
+
+
 def fetch_from_archive(
     folder: Path,
     request: Request,
@@ -632,17 +675,22 @@ def fetch_from_archive(
 ) -> Fetched:
     """Fetch the days of a span from Binance's archive into a folder, and its listing.
 
-    ``facts`` are what is noted in the folder, ``now`` is in UTC ns. ``report`` and ``notice`` are
-    those of :func:`fetch_market`. Whatever happens, the retry hooks of the caller are put back.
+    ``span`` is the first midnight and the one after the last day, ``now`` the time of the fetch,
+    all in UTC ns. ``facts`` are what is noted in the folder. ``base_url`` is the address of a
+    mirror, None for the archive itself. ``report`` and ``notice`` are those of
+    :func:`fetch_market`. Whatever happens, the retry hooks of the caller are put back.
     """
     address = (base_url or ARCHIVE_URL).rstrip("/")
     stamina = import_or_refuse("stamina")
 
     def announce(retry: Any) -> None:
+        """Tell the user of a retry: why, and how long it waits."""
         notice(f"{retry.caused_by}; retrying in {retry.wait_for:.1f} s")
 
+    # stamina calls its hooks before each retry. They are those of the whole process, so others that
+    # stand there, of a caller who retries other things, are put back.
     hooks = stamina.instrumentation
-    others = hooks.get_on_retry_hooks()  # of the caller, who may retry other things
+    hooks_before = hooks.get_on_retry_hooks()
     hooks.set_on_retry_hooks([announce])
     try:
         with import_or_refuse("httpx").Client(timeout=20.0) as web:
@@ -660,11 +708,15 @@ def fetch_from_archive(
             )
             return add_listing(fetched, listing)
     finally:
-        hooks.set_on_retry_hooks(others)
+        hooks.set_on_retry_hooks(hooks_before)
 
 
 def add_more(fetched: Fetched, request: Request, archive: Archive) -> Fetched:
-    """Fetch what was asked for beside the bars, and note the bars that lack it."""
+    """Fetch what was asked for beside the bars, and note how many bars lack it.
+
+    Writes columns into the file of bars, and ``missing``, the bars without a value by column, into
+    the facts of the folder.
+    """
     if not request.more:
         return fetched
 
@@ -680,6 +732,7 @@ def add_more(fetched: Fetched, request: Request, archive: Archive) -> Fetched:
             base=f"{archive.address}/data/futures/{ARCHIVES[request.source]}",
             symbol=request.symbol,
             interval=request.interval,
+            # Whole days: down to a midnight, and up to one.
             span=Span(first // DAY * DAY, -(-last // DAY) * DAY),
             download=archive.download,
         )
@@ -720,7 +773,12 @@ def fetch_kinds(
     until: int,
     report: Callable[[int, int], None] | None,
 ) -> Fetched:
-    """Fetch the kinds of a request one after the other, bars last, and note what there is."""
+    """Fetch the kinds of data of a request one after the other, bars last, and note what there is.
+
+    ``pages`` yields the rows of a kind over a span. ``start`` and ``until`` are midnights, UTC ns.
+    ``facts`` get the last time, the rows of each kind and the gaps, and are written into the
+    folder. ``report`` gets the days done and in all. Raises DataError if there are no bars.
+    """
     days = max((until - start) // DAY, 1)
     counts: dict[str, int] = {}
     rows = make_frame("bars", [], [])
@@ -732,7 +790,8 @@ def fetch_kinds(
             folder, request, kind, facts, pages, start=start, until=until, report_days=report_days
         )
         counts[kind] = len(rows)
-        if request.end is None and counts[kind]:  # as far as all kinds reach
+        # Without an end, all kinds are fetched as far as the one that ends first.
+        if request.end is None and counts[kind]:
             until = min(until, reached // DAY * DAY)
 
     lacking = [kind for kind, count in counts.items() if not count]
@@ -774,8 +833,11 @@ def fetch_kind(
 ) -> tuple[pd.DataFrame, int]:
     """Fetch the rows of a kind that the folder lacks; return all of them, and how far they reach.
 
-    What has arrived is stored every few seconds, and when the fetch is stopped.
+    All times are in UTC ns. ``pages`` yields rows, and the time up to which they are complete.
+    What has arrived is stored every few seconds, and when the fetch is stopped: the next one goes
+    on after the last row.
     """
+    # What the folder has stands first; pages that arrive follow it.
     parts = [read_rows(folder, kind)]
     step = request.interval
     if kind == "funding":

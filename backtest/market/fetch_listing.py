@@ -34,7 +34,11 @@ LIKE = {
 def fetch_archive_listing(
     web: Any, source: str, symbol: str, *, base_url: str | None, now: int
 ) -> dict[str, Any]:
-    """Return what Binance lists of a symbol; DataError with the reason if it does not answer."""
+    """Return what Binance lists of a symbol today: its contract, and more where it tells anybody.
+
+    ``web`` is a client of httpx, ``base_url`` a mirror, ``now`` the time that is noted, UTC ns.
+    Raises DataError if Binance does not answer, or does not list the symbol.
+    """
     home, path = APIS[source]
     address = (base_url or home).rstrip("/")
     parts: dict[str, Any] = {}

@@ -174,21 +174,28 @@ def read_premium(text: bytes) -> pd.DataFrame:
 def join_rows(
     rows: pd.DataFrame, kind: str, closes: IntArray, interval: int
 ) -> Mapping[str, FloatArray]:
-    """Return the columns of rows at closes of bars: what is known by then, NaN where it is old."""
+    """Return the columns of a kind at the closes of bars: what is known by then, NaN where old.
+
+    ``rows`` has a ``time``, the stamp of each row, rising; ``closes`` of shape (n_bars,) are times
+    too, UTC ns. ``interval`` is the length of a bar. Metrics are known some minutes after their
+    stamp, and old after some more; the premium of a bar is known at its close, and then alone.
+    """
     stamps = rows["time"].to_numpy(dtype=np.int64)
     if not len(stamps):
         return {name: np.full(len(closes), np.nan) for name in COLUMNS[kind]}
 
-    # The premium of a bar is known at its close, and is of no other.
+    # An age of less than 1 ns is that of a row which is known at this very close.
     known_at = stamps + METRICS_LAG
-    oldest = STALE
+    age_limit = STALE
     if kind == "premium":
         known_at = stamps + interval
-        oldest = 1
+        age_limit = 1
+
+    # The last row that is known at each close; -1: none is.
     last = np.searchsorted(known_at, closes, side="right") - 1
     row = np.maximum(last, 0)
     age = closes - known_at[row]
-    is_fresh = (last >= 0) & (age < oldest)
+    is_fresh = (last >= 0) & (age < age_limit)
 
     joined = {}
     for name in COLUMNS[kind]:

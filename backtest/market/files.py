@@ -139,7 +139,7 @@ def unpack(file: IO[bytes], kind: str, where: str) -> bytearray:
 
 
 def unpack_zip(file: IO[bytes], where: str) -> bytearray:
-    """Return the only text in an archive."""
+    """Return the only text in an archive; DataError if it holds something else, or too much."""
     with zipfile.ZipFile(file) as archive:
         entries = [
             entry
@@ -172,15 +172,23 @@ def check_size(size: int, where: str) -> None:
 
 
 def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
-    """Return the table in a text, with a header or none: then columns are named by position."""
+    """Return the table in a text, with a header or none: then columns are named by position.
+
+    ``chosen`` has the names of the text's columns by ours, where a user gave them; ``where`` is the
+    file, for messages. Columns of times stay texts: another function reads those.
+    """
+    # Marks of the encoding at the start are no text; some programs write several.
     while data.startswith(codecs.BOM_UTF8):
         data = data[len(codecs.BOM_UTF8) :]
+    # The first lines. An incremental decoder leaves out a letter that is cut at the end.
     top = codecs.getincrementaldecoder("utf-8")().decode(data[:TOP])
     lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
 
+    # Digits are a position, which no header has to name.
     asked = {name.lower() for name in chosen.values() if not name.isdigit()}
     head = read_head(data, lines, asked, where)
     names = head.names
+    # A header without rows.
     if not data[head.start : head.start + TOP].strip():
         return pd.DataFrame(columns=names)
 
@@ -253,7 +261,10 @@ def find_line(data: bytes | bytearray, number: int) -> int:
 
 
 def has_decimal_commas(lines: Sequence[str], where: str) -> bool:
-    """Return whether numbers have commas for points; raise if these may separate thousands."""
+    """Return whether numbers have commas for decimal points, by the first lines of a text.
+
+    Raises DataError if every comma may as well separate thousands, as in 1,234.
+    """
     numbers: list[str] = []
     for line in lines:
         _, cells = split_line(line)
@@ -277,12 +288,17 @@ def read_rows(
     header: int,
     where: str,
 ) -> pa.Table:
-    """Return the rows of a text from ``start`` on; raise DataError for one of other length."""
+    """Return the rows of a text from byte ``start`` on, with ``names`` for their columns.
+
+    Columns of ``stamps`` stay texts. ``header`` is the line of the header, counted from 0, and
+    ``where`` the file: both for the message of the DataError that a row of another length raises.
+    """
     from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
 
     broken: list[Any] = []
 
     def keep(row: Any) -> str:
+        """Keep the first row that does not fit, for the message, and stop reading."""
         broken.append(row)
         return "error"
 
@@ -300,6 +316,7 @@ def read_rows(
     except pa.ArrowInvalid as error:
         if not broken:
             raise
+        # pyarrow does not say the line, so the row is looked for in the text.
         text = broken[0].text
         line = data.count(b"\n", 0, data.find(text.encode(), start)) + 1
         wanted = f"{core.count_nouns(len(names), 'cell')}, as line {header + 1} has"

@@ -92,7 +92,12 @@ def parse_name(path: Path) -> NamedFile:
 def find_layout(
     paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
 ) -> tuple[dict[str, list[Path]], dict[str, Any]]:
-    """Return the files of each role, and what a folder or their names say of the market."""
+    """Return the files of each role (bars, mark, funding), and the facts known of their market.
+
+    ``paths`` are one folder, or files. ``options`` say which instrument and length of bars to
+    choose where there are several. The facts are what ``market.json`` in a folder, or the names of
+    the files, say. Raises DataError if ``needs_bars`` and there are none.
+    """
     for path in paths:
         check_exists(path)
 
@@ -135,7 +140,11 @@ def _lay_out_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> 
 
 
 def _lay_out_files(paths: Sequence[Path], where: str, options: ReadOptions) -> _Layout:
-    """Return files given one by one: of a pair if each is named by one, else as they are."""
+    """Return the layout of files that were given one by one.
+
+    If the name of each names a pair, as freqtrade and Binance's archive do, all must be of one
+    market, and a file that is not is an error. Else their roles are taken as they are.
+    """
     files = [*map(parse_name, paths)]
     is_each_named = all(file.pair for file in files)
     if not is_each_named or not has_bars(files):
@@ -203,7 +212,11 @@ def list_tables(path: Path) -> list[Path]:
 def _choose_files(
     named: Sequence[NamedFile], where: str, options: ReadOptions
 ) -> tuple[list[NamedFile], dict[str, Any]]:
-    """Return the files of one instrument and length of bars, and what they say of it."""
+    """Return the files of one instrument and length of bars, and the facts that their names say.
+
+    ``options`` choose where there are several; without a choice, several are an error. Marks must
+    have the length of the bars.
+    """
 
     def list_lengths(file: NamedFile) -> tuple[str, ...]:
         """Return the length of a file's bars as it is written, and as we write it."""
@@ -251,7 +264,12 @@ def _choose_one(
     list_names: Callable[[NamedFile], tuple[str, ...]],
     where: str,
 ) -> list[NamedFile]:
-    """Return the files of bars of one instrument or length; raise if there are none, or several."""
+    """Return those files of bars that are of one instrument, or of one length.
+
+    ``noun`` says which of the two, ``wanted`` is the one to choose, empty for the only one there
+    is. ``list_names`` gives what a file may be called, the usual name first. Raises DataError if no
+    file fits, or if those that fit are of several.
+    """
     known = set()
     known_of_chosen = set()
     chosen = []
@@ -317,7 +335,11 @@ class MarketSource(NamedTuple):
 def find_sources(
     paths: Sequence[Path], instruments: Sequence[str] | None
 ) -> dict[str, MarketSource]:
-    """Return where each market is, by name: those of some instruments, or all of the paths."""
+    """Return where each market is, by name: those of ``instruments``, or all that the paths hold.
+
+    Raises ParameterError for an instrument that is not there or given twice, and for a path that
+    holds none of them.
+    """
     sources: list[MarketSource] = []
     sources_by_path: dict[Path, list[MarketSource]] = {}
     for path in paths:

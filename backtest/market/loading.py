@@ -46,7 +46,11 @@ Frames = Mapping[str, Sequence[SourceFrame]]
 
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:
-    """Read the arguments of a call by name; those that are not about reading are ignored."""
+    """Return how data are read, from the arguments of a call by name, checked.
+
+    Arguments that are not about reading are ignored. Repairs that fill gaps set the argument of
+    that name, too, if it was not given. Times and lengths become ns.
+    """
     repair = given.get("repair", ())
     if isinstance(repair, str):
         repair = [repair]
@@ -105,11 +109,11 @@ def open_files(
     needs_bars: bool = True,
     more: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Frames, ReadOptions, Mapping[str, str]]:
-    """Return the tables in files, and how to read them, with what was noted of them before.
+    """Return the tables in files by role, the options to read them by, and notes of earlier fills.
 
     Of what the call does not say, the facts of a folder (``market.json``) or of names of files are
-    taken; the instrument is always that of the files. ``more`` are paths by role, in the place of
-    those that were found.
+    taken into the options; the instrument is always that of the files. ``more`` are paths by role,
+    in the place of those that were found. A file that cannot be read has its error as content.
     """
     files, facts = find_layout(paths, options, needs_bars=needs_bars)
     for role, places in more.items():
@@ -142,7 +146,11 @@ def open_files(
 
 
 def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
-    """Return the table of a file with our names of columns, or the error of reading it."""
+    """Return the table of a file with our names of columns; its content is the error if it has one.
+
+    ``role`` is bars, mark or funding. Errors are kept, so that all files are read before any of
+    them is raised.
+    """
     named = parse_name(path)
     chosen = _choose_columns(options, role)
     try:
@@ -174,7 +182,7 @@ def _choose_columns(options: ReadOptions, role: str) -> dict[str, str]:
 def read_frames(
     frames: Frames, options: ReadOptions
 ) -> tuple[Mapping[str, Subject], Defects, dict[str, str]]:
-    """Return the tables, cut to the bars; what is wrong with them, or else what is filled.
+    """Return the tables by role, cut to the bars; what is wrong with them; and what was filled.
 
     The bars are read first, as the length of a bar is found of them, by which the others are
     repaired. All defects are found before any is raised: a table that cannot be read is left out.
@@ -212,7 +220,11 @@ def read_frames(
 
 
 def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> TimedTable:
-    """Return the bars from ``since`` to ``until``, which must lie in their days."""
+    """Return the bars that open from ``options.since`` up to, not including, ``options.until``.
+
+    ``interval`` is the length of a bar, ns, None if unknown. Raises ParameterError if the span does
+    not lie in the days of the bars, or holds none.
+    """
     if options.since is None and options.until is None:
         return bars
     if options.since is not None and options.until is not None and options.until <= options.since:
@@ -323,7 +335,11 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
 def make_subjects(
     tables: Mapping[str, TimedTable], interval: int | None, *, sessions: bool
 ) -> dict[str, Subject]:
-    """Return the tables by role, mark and funding cut to the time of the bars."""
+    """Return the tables by role as what rules of data read: mark and funding cut to the bars.
+
+    ``interval`` is the length of a bar, ns; where it is unknown, or there are no bars, nothing is
+    cut.
+    """
     subjects = {}
     bars = tables.get("bars")
     for role, table in tables.items():
@@ -343,12 +359,17 @@ def make_subjects(
 def find_defects(
     subjects: Mapping[str, Subject], options: ReadOptions, defects: Defects, filled: dict[str, str]
 ) -> None:
-    """Add what is wrong with tables; if nothing is, note in ``filled`` what gaps are filled."""
+    """Add to ``defects`` what is wrong with tables; else note in ``filled`` which gaps are filled.
+
+    ``subjects`` are the tables by role: bars, mark and funding, of which the last two may lack.
+    Gaps of these are no defects where ``options`` accept them.
+    """
     bars = subjects.get("bars")
     mark = subjects.get("mark")
     funding = subjects.get("funding")
 
-    # The bars that have all of mark and funding, except where gaps are filled.
+    # The time that mark and funding cover, for the cure: what users may cut the bars to. Gaps that
+    # are accepted do not narrow it, and their rules are left out: a rule names its repair.
     repairs = []
     covered = None
     if bars is not None and bars.interval:
@@ -391,7 +412,10 @@ def note_filled(
     *,
     has_repairs: bool,
 ) -> None:
-    """Note in ``filled`` which bars have no mark of their own, and which settlements lack."""
+    """Note in ``filled`` which bars have no mark of their own, and which settlements lack.
+
+    Called where the data have no defects: what lacks here was accepted by choice (``has_repairs``).
+    """
     if mark is not None and not mark.is_marked.all():
         absent = bars.time[~mark.is_marked]
         first = int(absent[0])
@@ -410,7 +434,11 @@ def note_filled(
 
 
 def count_missing_settlements(funding: Subject, covered: timed.Span) -> int:
-    """Return how many settlements lack before, after and within the time that some cover."""
+    """Return how many settlements lack in the time of the bars.
+
+    Before and after ``covered``, the time that those which are there cover, and in the gaps between
+    them.
+    """
     span = funding.span
     every = timed.cadence(funding.once)
     uncovered = count_uncovered(span, covered, every)

@@ -641,7 +641,11 @@ _CONTENT = tuple(
 
 
 def read_column(name: str, values: object, time: IntArray) -> FloatArray:
-    """Return further numbers of the bars, (n_bars,), checked; NaN where they are unknown."""
+    """Return the values of a further column of the bars as floats, (n_bars,); NaN where unknown.
+
+    ``time`` holds the opens of the bars, UTC ns, which a Series must be indexed by. Raises
+    DataError for a name that is taken, another number of values, or one that is no number.
+    """
     if name in (*PRICES, "volume"):
         raise DataError(f"{name}: is the name of a price or the volume")
     if name in TIME_NAMES:

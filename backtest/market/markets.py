@@ -75,7 +75,10 @@ def check_markets(markets: object) -> None:
 
 
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
-    """Return the settlement currency of markets, empty if unknown or if there are several."""
+    """Return the settlement currency of markets, empty if unknown or if there are several.
+
+    ``said`` has that of markets whose files say it, by name; of others their names may say it.
+    """
     currencies = set()
     for name, market in markets.items():
         currency = said.get(name)
@@ -131,7 +134,11 @@ def report_hole(name: str, markets: Mapping[str, Market], time: IntArray) -> Dat
 
 
 def check_overlap(names: Sequence[str], time: IntArray, spans: IntArray) -> None:
-    """Raise DataError if, in the order of their starts, one begins after all before it ended."""
+    """Raise DataError if there is a time, between two bars of the clock, at which no span goes on.
+
+    ``time`` is the clock, ``spans`` of shape (n, 2) the first bar of each instrument on it and one
+    past its last. In the order of their starts, one begins after all before it have ended.
+    """
     starts, stops = spans.T
     order = np.argsort(starts, kind="stable")
 

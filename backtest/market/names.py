@@ -90,9 +90,11 @@ _COIN = re.compile("volume_[a-z0-9]+_?")
 def rename_columns(
     frame: pd.DataFrame, role: str, chosen: Mapping[str, str], where: str, instrument: str = ""
 ) -> pd.DataFrame:
-    """Return a frame with our names: those chosen, or as freqtrade and venues' files say.
+    """Return a table of a role (bars, mark or funding) with our names of its columns.
 
-    Raises DataError if two columns have one name, or the one that is needed has another unit.
+    ``chosen`` has the columns that a user named, by our names; without a choice, columns are known
+    by the names that freqtrade and venues give them. ``where`` is the file, for messages. Raises
+    DataError if two columns have one name, or the one that is needed has another unit.
     """
     if chosen:
         chosen = _complete_choice(frame, chosen, role, where)
@@ -110,6 +112,7 @@ def rename_columns(
 
     known = spell_columns(frame, HEADS, where)
     frame, named = _drop_labels(frame, known, where)
+    # Of a stamp that stands there as an epoch and as a text, the epoch stays: it has no time zone.
     for epoch, text in _TWICE.items():
         if {epoch, text} <= known.keys():
             frame = frame.drop(columns=known.pop(text))
@@ -119,7 +122,10 @@ def rename_columns(
 
 
 def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame:
-    """Return a table without a header with the names that its number of columns says."""
+    """Return a table without a header with the names that its number of columns says.
+
+    A reader names the columns of such a table 0, 1 and so on; any other table stays as it is.
+    """
     n_columns = frame.shape[1]
     if frame.columns.tolist() != [*map(str, range(n_columns))]:
         return frame
@@ -137,7 +143,11 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame:
 def _rename_bars(
     frame: pd.DataFrame, known: Mapping[str, Any], where: str, *, instrument: str
 ) -> pd.DataFrame:
-    """Return bars with our names; ``known`` are the columns by their spelling."""
+    """Return bars with our names of their columns.
+
+    ``known`` has the columns of the frame by their spelling. ``instrument`` says which coin a
+    column such as ``Volume BTC`` must name.
+    """
     if {"timestamp", "homenotional"} <= known.keys():
         core.warn_caller(
             f"BitMEX stamps a bar with its end, which is read as its open ({where}); subtract the "
@@ -158,7 +168,8 @@ def _rename_bars(
     if {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known:
         return frame
 
-    # Bars of Yahoo and others, with capitals and columns of dates.
+    # Bars of Yahoo and others, whose names have capitals. Dividends and the like, and columns of
+    # dates that are no stamps, are none of ours.
     plain_names = [plain_name(name) for name in frame.columns]
     plain = frame.set_axis(plain_names, axis=1)
     dropped: list[Any] = [*_EXTRAS.intersection(plain.columns)]
@@ -193,7 +204,11 @@ def _rename_klines(frame: pd.DataFrame) -> pd.DataFrame:
 def _drop_labels(
     frame: pd.DataFrame, known: Mapping[str, Any], where: str
 ) -> tuple[pd.DataFrame, str]:
-    """Return a frame without texts that are the same in each row, and the instrument in them."""
+    """Return a frame without columns of labels, and the instrument that one of them names.
+
+    A label is a text that is the same in each row, such as the symbol or the exchange. Empty
+    without a name. Raises DataError for a file of several instruments.
+    """
     instrument = ""
     labels = []
     for name in _LABELS:
@@ -252,51 +267,84 @@ def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataF
 
 
 def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> pd.DataFrame:
-    """Return a table of funding with our names of columns: time, rate, and mark if it is known.
+    """Return a table of funding with our names of columns.
 
-    Sources have one of three forms. Rows of settlements have the time of each, and the rate that
-    was paid. Samples of a rate in force have a stamp, the rate, and the time of the payment to come
-    (:data:`LEAD`). A table of ours, whose names are known already, stays as it is.
+    ``known`` has the columns of the frame by their spelling. A table comes in one of three forms:
+
+    - ours, whose names are known already: it stays as it is;
+    - samples of the rate in force, each with a stamp and the time of the payment to come: see
+      :func:`_rename_rates_in_force`;
+    - rows of settlements, each with its time and the rate that was paid: see
+      :func:`_rename_settlements`.
     """
     rates = _find_rates(known)
     if not rates:
         _refuse_other_unit(frame, known, where)
         return frame
 
+    # Columns of times: of a settlement, of a payment to come, and of the row itself.
     rate = _only("rate", _list_known(known, rates), where)
-    times = _list_known(known, _SETTLED)
+    settled = _list_known(known, _SETTLED)
     payments = _list_known(known, PAYMENT_NAMES)
     stamps = _find_stamps(frame, known)
+    # A payment to come may be told by its values alone.
     if stamps and not payments:
         payments = find_payments(frame, stamps[0], [rate])
-        times = [name for name in times if name not in payments]
+        settled = [name for name in settled if name not in payments]
 
     # Ours: a rate and the index, no other name.
-    if rates == ["rate"] and not times and not payments:
+    if rates == ["rate"] and not settled and not payments:
         return frame
 
-    # Beside stamps of its own, the time of a settlement that repeats is that of a payment to come.
-    is_repeated = bool(times) and 2 * frame[times[0]].duplicated().sum() > len(frame)
+    # Beside stamps of its own, the time of a settlement that most rows repeat is that of a payment
+    # to come.
+    is_repeated = bool(settled) and 2 * frame[settled[0]].duplicated().sum() > len(frame)
     if payments or (stamps and is_repeated):
-        columns = {}
-        for n, name in enumerate([*payments, *times]):
-            our_name = f"{LEAD}_{n}"
-            if is_payment(name):
-                our_name = str(name)
-            columns[our_name] = frame[name]
-        if stamps or times:
-            columns["time"] = frame[_only("time", stamps or times, where)]
-        return pd.DataFrame(columns | {"rate": frame[rate]})
+        stamp = None
+        if stamps or settled:
+            stamp = _only("time", stamps or settled, where)
+        return _rename_rates_in_force(frame, rate, [*payments, *settled], stamp)
 
-    # Rows of settlements. Where dYdX stamps them, "effectiveat", its price is the mark.
-    times = times or stamps
+    times = settled or stamps
+    stamp = _only("time", times, where) if times else None
+    return _rename_settlements(frame, known, rate, stamp)
+
+
+def _rename_rates_in_force(
+    frame: pd.DataFrame, rate: Any, payments: Sequence[Any], stamp: Any
+) -> pd.DataFrame:
+    """Return samples of a rate in force by our names: rate, time, and times of payments to come.
+
+    ``rate``, ``payments`` and ``stamp`` name columns of the frame; a ``stamp`` of None: the index
+    has the times. A payment whose name says nothing of one gets a name that does, ``payment_0``.
+    """
+    columns = {}
+    for n, name in enumerate(payments):
+        our_name = f"{LEAD}_{n}"
+        if is_payment(name):
+            our_name = str(name)
+        columns[our_name] = frame[name]
+    if stamp is not None:
+        columns["time"] = frame[stamp]
+    return pd.DataFrame(columns | {"rate": frame[rate]})
+
+
+def _rename_settlements(
+    frame: pd.DataFrame, known: Mapping[str, Any], rate: Any, stamp: Any
+) -> pd.DataFrame:
+    """Return rows of settlements by our names: rate, the mark if it is known, and time.
+
+    ``rate`` and ``stamp`` name columns of the frame; a ``stamp`` of None: the index has the times.
+    Other columns are left out.
+    """
     ours = {rate: "rate"}
     marks = ["mark_price", "markprice"]
+    # dYdX, which alone stamps settlements so, calls the mark "price".
     if "effectiveat" in known:
         marks.append("price")
     ours.update(dict.fromkeys(_list_known(known, marks), "mark"))
-    if times:
-        ours[_only("time", times, where)] = "time"
+    if stamp is not None:
+        ours[stamp] = "time"
     return frame[[*ours]].rename(columns=ours)
 
 

@@ -109,7 +109,10 @@ def build_quality(
 
 
 def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
-    """Return how many rows break a rule, and the longest run of them, or the largest gap."""
+    """Return the finding of a rule in a table: how many rows break it, and the longest run of them.
+
+    Where rows are missing, their number is counted, and the longest is the largest gap.
+    """
     time = np.unique(np.concatenate([hit.time for hit in hits]))
     places: list[str] = []
     missing: list[int] = []
@@ -195,7 +198,10 @@ def describe_table(subject: Subject) -> dict[str, Any]:
 
 
 def describe_cadence(time: IntArray, usual: int) -> str:
-    """Return the usual distance of payments, or from which to which where none is usual."""
+    """Return the distance of payments in words: the usual one, or from shortest to longest.
+
+    ``usual`` is the most common distance, ns: it counts if at least half of them are so long.
+    """
     gaps = timed.nearest_minute(np.diff(time))
     gaps = gaps[gaps > 0]
     n_usual = np.count_nonzero(gaps == usual)

@@ -15,26 +15,52 @@ from backtest.core.units import DAY, HOUR, YEAR_DAYS
 INSTRUMENT = "SYNTHETIC-PERP"
 START = 19_358 * DAY  # 2023-01-01
 
+# Prices, in the quote currency.
 _FIRST_PRICE = 30_000.0
 _TICK = 0.1
-_FUNDING_EVERY = 8 * HOUR
+_DRIFT = 0.6  # of the log price, a year: what crashes take away, and a little more
+_REVERSION_HALF_LIFE = 730.0  # days: decades of bars neither vanish nor explode
+
+# Volatility: regimes, calm, usual and wild, and what it varies by inside of one.
 _REGIMES = ((0.36, 24.0), (0.58, 14.0), (1.0, 4.0))  # annual volatility, mean days
 _REGIME_ODDS = np.array([[0.0, 0.85, 0.15], [0.7, 0.0, 0.3], [0.35, 0.65, 0.0]])
+_FIRST_REGIME = 1  # the usual one
 _VOLATILITY_SPREAD = 0.30  # standard deviation of log volatility within a regime
 _VOLATILITY_HALF_LIFE = 1.0  # days
-_REVERSION_HALF_LIFE = 730.0  # days: decades of bars neither vanish nor explode
+
+# Jumps, and crashes, which are larger and recover a part of their fall.
 _JUMPS_A_YEAR = 60.0
-_JUMP_SIZE = 0.011
+_JUMP_SIZE = 0.011  # scale of Rayleigh's distribution of log moves
 _CRASHES_A_YEAR = 6.0
-_PREMIUM_SPREAD = 4e-4
+_LEAST_CRASH, _LARGEST_CRASH = 0.07, 0.25  # log moves
+_CRASH_EXCESS = 0.045  # mean of the part over the least
+_RECOVERY_DAYS = 2.0
+_LARGEST_RECOVERY = 0.6  # share of the fall
+_OVERSHOOT_FROM = -0.03  # log move from which on a crash overshoots
+
+# Volume, in contracts.
+_VOLUME_A_DAY = 250_000.0
+_VOLUME_SPREAD = 0.35  # standard deviation of log volume
+_USUAL_VOLATILITY = 0.55  # a year, by which moves are called large
+
+# The premium of the last price over the index, marks, and the funding rate that follows from it.
+_PREMIUM_SPREAD = 4e-4  # standard deviation
 _PREMIUM_HALF_LIFE = 0.4  # days
-_INTEREST = 1e-4
-_CLAMP = 5e-4
-_CAP = 7.5e-3
+_PREMIUM_OF_MOVES = 0.008  # share of a move that becomes premium
+_LARGEST_PREMIUM = 0.02
+_FUNDING_EVERY = 8 * HOUR
+_INTEREST = 1e-4  # per settlement
+_CLAMP = 5e-4  # how far from the premium a rate moves towards the interest
+_CAP = 7.5e-3  # the largest rate
 
 
 def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
-    """Return the fields of bars of ``length`` ns, or of the hours that make them."""
+    """Return the fields of a synthetic market: ``bars`` bars of ``length`` ns, by name.
+
+    Of a length that does not divide the 8 hours between settlements, such as a day, the fields are
+    those of the hours that make the bars. ``seed`` fixes all random numbers. Raises ParameterError
+    for a length that fits neither.
+    """
     # Bars between which funding is settled are generated; others, such as days, are put together
     # from hours by the caller.
     has_settlements_between = _FUNDING_EVERY % length == 0
@@ -134,8 +160,7 @@ def _generate_path(streams: Mapping[str, np.random.Generator], bars: int, days: 
     crash = _crashes(streams["crash"], bars, days)
     step = diffusion - sigma**2 / 2 + jumps + crash
 
-    # The drift is what crashes take away, and a little more.
-    drift = 0.6 * days / YEAR_DAYS
+    drift = _DRIFT * days / YEAR_DAYS
 
     # The log price returns to its start by half in so many days.
     persistence = 0.5 ** (days / _REVERSION_HALF_LIFE)
@@ -180,9 +205,9 @@ def _generate_prices(rng: np.random.Generator, path: _Path) -> _Prices:
     up = (move + up_root) / 2
     down = (move - down_root) / 2
 
-    # A crash overshoots its close, by up to two thirds of its fall.
+    # The low of a crash overshoots its close, by up to two thirds of its fall.
     fall = np.minimum(path.crash, 0.0)
-    overshoot = np.where(path.crash < -0.03, overshoot_draw, 0.0)
+    overshoot = np.where(path.crash < _OVERSHOOT_FROM, overshoot_draw, 0.0)
     down += fall * overshoot * 2 / 3
 
     opens = _ticks(path.before)
@@ -202,11 +227,12 @@ def _generate_prices(rng: np.random.Generator, path: _Path) -> _Prices:
 def _generate_volume(rng: np.random.Generator, move: FloatArray, days: float) -> FloatArray:
     """Return volumes, which rise with the size of the move.
 
-    That is compared with the deviation of a bar at a volatility of 55 % a year.
+    That is compared with the deviation of a bar at the usual volatility: a move of that size has
+    the usual volume, no move 35 % of it.
     """
-    relative_move = np.abs(move) / (0.55 * math.sqrt(days / YEAR_DAYS))
-    noise = np.exp(0.35 * rng.standard_normal(len(move)))
-    volume: FloatArray = 250_000.0 * days * (0.35 + 0.65 * relative_move) * noise
+    relative_move = np.abs(move) / (_USUAL_VOLATILITY * math.sqrt(days / YEAR_DAYS))
+    noise = np.exp(_VOLUME_SPREAD * rng.standard_normal(len(move)))
+    volume: FloatArray = _VOLUME_A_DAY * days * (0.35 + 0.65 * relative_move) * noise
     return volume
 
 
@@ -219,14 +245,15 @@ def _generate_premium(rng: np.random.Generator, move: FloatArray, days: float) -
     calm = _autoregression(noise, _PREMIUM_SPREAD, _PREMIUM_HALF_LIFE / days)
 
     keep = 0.5 ** (days / 3.0)
-    after_moves = 0.008 * _accumulate(move, keep)
-    return np.clip(calm + after_moves, -0.02, 0.02)
+    after_moves = _PREMIUM_OF_MOVES * _accumulate(move, keep)
+    return np.clip(calm + after_moves, -_LARGEST_PREMIUM, _LARGEST_PREMIUM)
 
 
 def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArray) -> _Prices:
     """Return marks, with half of the premium and a part of the wicks of last prices.
 
-    That part is drawn for each wick: 35 to 85 %.
+    That part is drawn for each wick: 35 to 85 %. A wick is what a high or low lies beyond open and
+    close. Each mark opens at the mark close before it, and is rounded to cents.
     """
     part_up, part_down = (rng.random((len(premium), 2)) * 0.5 + 0.35).T
     mark_close = np.round(prices.close * (1.0 - premium / 2), 2)
@@ -252,9 +279,10 @@ def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArr
 def _find_funding(premium: FloatArray, n_settlements: int, every: int) -> FloatArray:
     """Return the funding rate at each settlement, by the mean premium P of the bars before it.
 
-    F = P + clamp(interest - P, +-0.05 %), capped at +-0.75 %.
+    ``every`` is the number of bars between two settlements. As venues compute it, the rate is
+    P + clamp(interest - P, +-0.05 %), capped at +-0.75 %.
     """
-    # The first settlement has no bars before it.
+    # The first settlement has no bars before it, so its mean stays 0.
     n_bars = (n_settlements - 1) * every
     by_settlement = premium[:n_bars].reshape(-1, every)
     average = np.zeros(n_settlements)
@@ -267,10 +295,14 @@ def _find_funding(premium: FloatArray, n_settlements: int, every: int) -> FloatA
 
 
 def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
-    """Return the annual volatility of the regime of each bar: a chain that begins in the middle."""
+    """Return the annual volatility of the regime of each bar, of some days.
+
+    Regimes are a Markov chain: each lasts for a random time, and odds of its own say which one
+    follows.
+    """
     volatilities = np.empty(bars)
     begin = 0
-    regime = 1
+    regime = _FIRST_REGIME
     while begin < bars:
         # A regime lasts an exponential time, of its mean: -mean log(1 - u) of a uniform u.
         volatility, mean_days = _REGIMES[regime]
@@ -287,22 +319,27 @@ def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
 
 
 def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
-    """Return the log moves of crashes, each in one bar, and of the two days that recover a part."""
+    """Return the log move of each bar that is due to crashes, 0 in most.
+
+    A crash falls in one bar. The bars of two days after it recover a random part of the fall, the
+    same in each.
+    """
     moves = np.zeros(bars)
-    bars_back = max(1, round(2.0 / days))
+    bars_back = max(1, round(_RECOVERY_DAYS / days))
     row = 0
     while True:
-        # The time to the next crash is exponential, as are sizes over 7 %: -mean log(1 - u).
+        # The time to the next crash is exponential, as is its size over the least one:
+        # -mean log(1 - u) of a uniform u.
         wait_draw, size_draw, part_draw = rng.random(3)
         wait_days = -YEAR_DAYS / _CRASHES_A_YEAR * math.log1p(-wait_draw)
         row += 1 + int(wait_days / days)
         if row >= bars:
             return moves
 
-        fall = min(0.07 - 0.045 * math.log1p(-size_draw), 0.25)
+        fall = min(_LEAST_CRASH - _CRASH_EXCESS * math.log1p(-size_draw), _LARGEST_CRASH)
         moves[row] -= fall
         after = row + 1
-        moves[after : after + bars_back] += 0.6 * part_draw * fall / bars_back
+        moves[after : after + bars_back] += _LARGEST_RECOVERY * part_draw * fall / bars_back
 
 
 def _accumulate(shocks: FloatArray, keep: float) -> FloatArray:

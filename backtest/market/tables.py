@@ -161,7 +161,13 @@ def read_frame(
     timezone: str | None,
     is_file: bool = False,
 ) -> TimedTable:
-    """Return a table; columns that cannot be read are left out, and are among the defects."""
+    """Return the columns of a frame that a schema knows as arrays of floats, by UTC time.
+
+    ``name`` is the file or frame, for messages; ``timezone`` is that of stamps without one. A
+    column that cannot be read is left out, and added to ``defects``; so are columns that lack, or
+    that the schema refuses. Raises DataError where nothing can be read: without rows, without
+    stamps, or with two columns of one name. Bars lose a last one that is marked as unfinished.
+    """
     if not len(frame):
         raise DataError(f"data must have rows, found none ({name})")
     if not frame.columns.is_unique:
@@ -183,11 +189,34 @@ def read_frame(
     wanted = schema.known
     if schema.others == "keep":
         wanted += list_texts(others)
+    columns = read_columns(
+        frame, [column for column in wanted if column in present], defects, name=name
+    )
+
+    # A rate in force is paid some time after its stamp: that is a column too.
+    time = core.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
+    if payments:
+        due = frame[payments]
+        columns[LEAD] = read_leads(due, time, name=name, timezone=timezone, is_file=is_file)
+    table = TimedTable(name, time, columns)
+    is_of_bars = {*PRICES} <= {*wanted}
+    if is_of_bars:
+        return leave_out_unfinished(table, frame)
+    return table
+
+
+def read_columns(
+    frame: pd.DataFrame, names: Sequence[Any], defects: Defects, *, name: str
+) -> dict[str, FloatArray]:
+    """Return some columns of a frame as new arrays of floats, of shape (n,), by their names.
+
+    A column of yes and no becomes 1 and 0. One that cannot be read is left out and added to
+    ``defects``. ``name`` is the file or frame, for messages.
+    """
     columns = {}
     numbers = read_short(frame)
-    for column in wanted:
-        if column not in present:
-            continue
+    for column in names:
+        # A short table of floats alone has nothing that could not be read.
         if numbers is not None:
             columns[column] = clean_floats(numbers[:, frame.columns.get_loc(column)])
             continue
@@ -197,15 +226,7 @@ def read_frame(
             read = read_flag_texts
         with defects.catch():
             columns[column] = read(frame[column], column=column, name=name)
-
-    time = core.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
-    if payments:
-        due = frame[payments]
-        columns[LEAD] = read_leads(due, time, name=name, timezone=timezone, is_file=is_file)
-    table = TimedTable(name, time, columns)
-    if {*PRICES} <= {*wanted}:
-        return leave_out_unfinished(table, frame)
-    return table
+    return columns
 
 
 def check_levels(frame: pd.DataFrame, name: str) -> None:
@@ -227,7 +248,11 @@ def list_texts(columns: Sequence[Any]) -> tuple[str, ...]:
 def note_other_columns(
     schema: Schema, present: Sequence[Any], others: Sequence[Any], defects: Defects, *, name: str
 ) -> None:
-    """Add to ``defects`` the columns that lack, and those that a schema does not allow."""
+    """Add to ``defects`` the columns that lack, and those that a schema does not allow.
+
+    ``present`` are all columns but the time, ``others`` those of them that the schema does not
+    know; ``name`` is the file or frame, for messages.
+    """
     needed = schema.known[: schema.n_required]
     missing = [column for column in needed if column not in present]
     names = [str(column) for column in others]
@@ -312,7 +337,7 @@ def read_flag(values: pd.Series) -> FloatArray | None:
         words = values.astype(str).str.strip()
         words = words.str.lower().where(values.notna(), "")
 
-        # A word that is none of these is -1, which no flag has.
+        # A word that is none of these is -1, which no flag has, so the column is refused below.
         flag = np.full(len(words), -1.0)
         flag[words == ""] = np.nan
         flag[words.isin(_UNFINISHED)] = 0.0
@@ -376,7 +401,10 @@ def is_payment(name: object) -> bool:
 
 
 def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> dict[str, Any]:
-    """Return the columns by their plain names; two columns of one known name are an error."""
+    """Return the columns of a frame by their plain names: lower case, with underscores.
+
+    Raises DataError if two columns have one plain name that is ``known``.
+    """
     found: dict[str, Any] = {}
     for column in frame.columns:
         plain = plain_name(column)
@@ -423,7 +451,11 @@ def clean_floats(numbers: FloatArray) -> FloatArray:
 
 
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
-    """Return a column as a new float64 array of shape (n,), or its first non-numeric cell."""
+    """Return a column as a new float64 array of shape (n,); cells without a value are NaN.
+
+    Raises DataError with the first cell that is no number; ``column`` and ``name`` (of the file or
+    frame) are for the message.
+    """
     if values.dtype.kind in "iufb" or values.isna().all():
         return clean_floats(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
@@ -502,7 +534,11 @@ class SourceFrame(NamedTuple):
 def read_table(
     parts: Sequence[SourceFrame], schema: Schema, timezone: str | None, defects: Defects
 ) -> TimedTable | None:
-    """Return the table of some files or frames, oldest first; None if one of them is no table."""
+    """Return some files or frames as one table, the oldest rows first; None if one is no table.
+
+    What is wrong with any of them is added to ``defects``. ``timezone`` is that of stamps without
+    one.
+    """
     tables = []
     for part in parts:
         with defects.catch():
@@ -521,6 +557,7 @@ def read_table(
                 table = table.rows(slice(None, None, -1))
             tables.append(table)
 
+    # One that could not be read is a defect already.
     if len(tables) < len(parts) or not tables:
         return None
     tables.sort(key=lambda table: int(table.time[0]))
@@ -908,12 +945,19 @@ def slice_fields(
 
 
 def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -> dict[str, Any]:
-    """Return the fields of a market of bars of ``length`` ns, aligned to UTC, of equal funding."""
+    """Return the fields of a market of longer bars, of ``length`` ns, aligned to UTC.
+
+    ``groups`` says which bars make each longer one; by default those of its stretch of time.
+    Settlements of funding stay as they are. A longer bar has the extremes of its bars, their sums
+    of volumes and trades, and the last value of any other column.
+    """
     if groups is None:
         groups = group_bars(market.time, market.interval, length, sessions=market.sessions)
-    lead = int(groups.time[0]) - market.interval // 4
+    # A settlement stamped up to a quarter of a bar before the first open belongs to that open.
+    funding_from = int(groups.time[0]) - market.interval // 4
     end = int(groups.time[-1]) + length
-    fields = slice_fields(market, slice(groups.first, groups.stop), funding_from=lead, end=end)
+    bars = slice(groups.first, groups.stop)
+    fields = slice_fields(market, bars, funding_from=funding_from, end=end)
 
     prices = dict(zip(PRICES, groups.ohlc(*map(fields.__getitem__, PRICES)), strict=True))
     marks = dict(zip(MARK_PRICES, prices.values(), strict=True))

@@ -48,7 +48,11 @@ def read_weights(
 def read_raw_weights(
     signal: Any, markets: Any, *, first: int = 0, argument: str = "signal"
 ) -> FloatArray:
-    """Return weights of shape (n_instruments, n_bars) with NaN where there are none."""
+    """Return weights of shape (n_instruments, n_bars), NaN where none was decided.
+
+    ``signal`` is a mapping of constants, a frame by time and name, or an array of shape (n_bars,
+    n_instruments), which may begin at bar ``first``. ``argument`` is its name in errors.
+    """
     try:
         if isinstance(signal, Mapping):
             values = read_constants(signal, markets, argument)
@@ -96,7 +100,10 @@ def check_finite(values: FloatArray, markets: Any, argument: str) -> None:
 
 
 def read_constants(weights: Mapping[Any, Any], markets: Any, argument: str) -> FloatArray:
-    """Return the same weights at each bar, (n_bars, n), NaN for an instrument that has none."""
+    """Return constant weights by instrument as an array, the same at each bar: (n_bars, n).
+
+    NaN for an instrument that has none. ``argument`` is named in errors.
+    """
     constants = {}
     for name, weight in weights.items():
         constants[name] = ANY_NUMBER.check(f"{argument}: the weight of {name!r}", weight)
@@ -125,7 +132,11 @@ def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFra
 
 
 def name_instruments(columns: Iterable[Any], markets: Any, argument: str) -> list[Any]:
-    """Return the panel's name of each instrument; an instrument has one weight."""
+    """Return for each name that a signal uses the name that the panel has for it.
+
+    A signal may name an instrument as the panel does, or by the instrument's own name, where only
+    one market of the panel is of it. Raises ParameterError for an unknown name, or two of one.
+    """
     known = markets.last_opens
     names_by_instrument: dict[object, list[str]] = {}
     for name, market in markets.items():
@@ -154,7 +165,11 @@ def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
 
 
 def check_bars(stamps: IntArray, markets: Any, argument: str, cure: str) -> None:
-    """Raise ParameterError if rows are not opens of bars, or lack half of those they span."""
+    """Raise ParameterError if rows of a signal are no opens of bars, or lack half of those spanned.
+
+    ``stamps`` are the times of its rows, UTC ns; ``cure`` ends the messages. Rows outside the time
+    of the markets are ignored.
+    """
     inside = np.sort(stamps[(stamps >= markets.start) & (stamps < markets.end)])
     if not inside.size:
         raise ParameterError(
