@@ -459,11 +459,11 @@ class Account(core.Value, kw_only=True):
             yield "top_up_to", rule
 
     def _find_faults_of_equity_limits(self) -> core.Faults:
-        """Yield the faults of what goes with stops of the equity and limits of loss."""
+        """Yield the fields that need an equity stop or a limit of loss which is not there."""
         if self.after_stop != "continue" and self.equity_stop is None:
             yield "after_stop", "is used only with equity_stop, 0.1 for example"
 
-        # The base and the time zone of limits of loss; a pause by month has a time zone too.
+        # Limits of loss have a base and a time zone; a pause by month has a time zone too.
         if self.daily_loss is not None or self.weekly_loss is not None:
             return
         rule = "is used only with daily_loss or weekly_loss, 0.05 for example"
@@ -504,7 +504,7 @@ class Account(core.Value, kw_only=True):
             yield "intrabar", rule
 
     def _find_faults_of_collateral(self) -> core.Faults:
-        """Yield the faults of collateral, and of a share of the equity as margin."""
+        """Yield the field and the rule of each fault of collateral, and of ``margin_share``."""
         names = [asset.name for asset in self.collateral]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -265,6 +265,7 @@ def measure_above_floor(bar: r.AccountBar, place: float) -> float:
     # Writes the prices of collateral, and the marks of options, at the place.
     option_pool.value_on_segment(bar, place)
 
+    # Last prices at the place: ``between`` is a column of the walks, written over each time.
     values = scratch.between
     for i in range(len(values)):
         values[i] = p.move(scratch.walk[i].last, scratch.walk[i].last_end, place)

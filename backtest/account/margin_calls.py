@@ -174,6 +174,7 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     ratio = compute_pool_ratio(bar, pool)
     is_met = is_pool_under(terms, ratio)
 
+    # The close of this bar compares with the ratio of now: it is no new call if it stays.
     if moved != 0.0:
         log_call(bar, t, pool, Event.TOPPED_UP, moved)
         call.ratio = ratio

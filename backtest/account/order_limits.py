@@ -129,10 +129,11 @@ def compute_notional(state: r.AccountState, quotes: r.MarketBar, i: int) -> floa
 
 
 def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
-    """Cut the target of an increase to its share of the equity; return whether it was.
+    """Cut the target of an increase so that its margin is at most a share of the equity (4.3).
 
-    Writes ``target`` and ``cut_by_share`` of its plan. Never cuts below what is held: a position
-    that prices carry over its share stays (4.3).
+    The share is ``Account(margin_share=...)``, of the equity after the costs of the order. Writes
+    ``target`` of its plan, and ``cut_by_share``, the notional that was cut; returns whether any
+    was. Never cuts below what is held: a position that prices carry over its share stays.
     """
     plan = bar.scratch.plans[i]
     share = r.pick_instrument(bar.terms, i).margin_share
@@ -140,7 +141,8 @@ def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
     if share == math.inf:
         return False
 
-    # margin <= share * (equity - costs), so the costs of the order count by the share.
+    # initial margin <= share * (equity - fixed fee - cost * notional added): this is the rule of
+    # the largest notional, with equity and cost multiplied by the share.
     target = plan.target
     allowed_by_share = margin.compute_largest_notional(
         r.pick_margin(bar.terms, i),

@@ -641,9 +641,10 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
 
 
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
-    """Return an upper bound of the scenario requirement per unit of notional.
+    """Return an upper bound of what a unit of notional can add to a scenario requirement.
 
-    The steepest loss of all products and scenarios, and all charges that are shares of a notional.
+    That is what it loses, times its weight, in the scenario that is worst for it among those of all
+    groups, and all charges that are rates of a notional. ``is_inverse``: of inverse contracts.
     """
     tables = packed.scenarios
     steepest = 0.0

@@ -557,8 +557,9 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
         max(factor * worst loss, minimum * gross notional)
         contingency * gross notional + pair_contingency * what longs and shorts of a group offset
 
-    Each has a part in the loss by what it loses in the scenario that decides for its product, and
-    in the terms of gross notional by its own notional. Where the minimum is the larger one, the
+    Groups of instruments move together, and a product is several groups. The part of an instrument
+    in the worst loss is what it loses in the scenario that is worst for its product; its part in
+    the terms of gross notional is by its own notional. Where the minimum is the larger one, the
     loss has no part.
     """
     tables = rules.scenarios
@@ -566,14 +567,16 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
     loss = compute_scenario_loss(rules, held)
     gross = compute_gross(rules, held)
 
+    # What a unit of notional adds to the requirement, whatever its side.
     is_minimum = tables.minimum * gross > tables.factor * loss
     rate_of_gross = tables.contingency
     if is_minimum:
         rate_of_gross = tables.contingency + tables.minimum
 
     for g in range(len(tables.products)):
-        # The scenario that decides for the group, -1 if its product loses in none. What a gain of 1
-        # in it adds to the requirement is negative; a gaining group counts by ``offset`` alone.
+        # The scenario that decides for the group, -1 if its product loses in none; its move of the
+        # price; and what a gain of 1 of money in it adds to the requirement, which is negative. A
+        # group that gains in it counts by a smaller share (``find_counted_share``).
         row = find_product_row(tables, tables.products[g])
         added_by_gain = 0.0
         move = 0.0
@@ -724,16 +727,18 @@ def find_failure(segment: Segment) -> float:
 
     Leaves what is held valued somewhere on the segment.
     """
+    # ALONG: the search goes along the segment, not over the price of one instrument.
     sound = 0.0
     if is_failing_at(segment, ALONG, sound):
         return 0.0
 
-    # From break to break: between two of them the distance to failure is concave.
+    # From break to break. Between two of them what the pool has over its requirement is concave, so
+    # a pool that holds at both holds between them.
     while sound < 1.0:
-        failing = find_next_break(segment, sound)
-        if is_failing_at(segment, ALONG, failing):
-            return find_root(segment, ALONG, sound, failing)
-        sound = failing
+        next_break = find_next_break(segment, sound)
+        if is_failing_at(segment, ALONG, next_break):
+            return find_root(segment, ALONG, sound, next_break)
+        sound = next_break
     return math.nan
 
 

@@ -71,9 +71,12 @@ def margin_preset(
     if not is_empty:
         rule = make_rule(name, table, group_by_asset(instruments))
 
-    # What a table says of its date stands over what the preset says of all.
+    # What a table says of its date stands over what the preset says of all dates.
     known = {"rates": {}, **content, **table}
-    fields: dict[str, Any] = {x: known[x] for x in MarginPreset._fields if x in known}
+    fields: dict[str, Any] = {}
+    for field in MarginPreset._fields:
+        if field in known:
+            fields[field] = known[field]
     fields["name"] = name
     fields["dates"] = tuple(row["date"] for row in content["tables"])
     fields["requirement"] = rule

@@ -47,7 +47,11 @@ def read_account_fields() -> tuple[AccountField, ...]:
 
 
 def find_meaning(exchange: str, field: str, currency: str) -> str | None:
-    """Return whether a field is with profit (``"equity"``) or without (``"wallet"``), if known."""
+    """Return what an exchange's field of an account means: with profit or without; None if unknown.
+
+    WITH_PROFIT is the equity, WITHOUT_PROFIT the wallet. ``currency`` is that of the settlement, as
+    one field may mean both by currency.
+    """
     for row in read_account_fields():
         is_same = exchange.lower() in row.exchanges and field == row.field
         if not is_same or row.settles not in ("", currency):

@@ -106,7 +106,12 @@ def parse_listing_name(text: str) -> ListingName:
 def read_listing(
     source: Any, symbol: str, *, like: str = DEFAULT_LIKE, date: core.TimeLike | None = None
 ) -> dict[str, Any]:
-    """Return the content of a venue, for ``Venue.from_dict``; VenueError if it cannot be read."""
+    """Return the fields of a venue as plain data, from what an exchange lists of a symbol.
+
+    ``source`` is a path, a mapping, or a list of paths; ``like`` the preset that has what a listing
+    does not say; ``date`` the day of a source without one, or the table of a folder. ``in_force``
+    notes what of it was listed. Raises VenueError if it cannot be read.
+    """
     listings = find_listings(source, symbol, date)
     newest = listings[-1]
     preset, like_name = read_like(like, newest)
@@ -142,9 +147,10 @@ def read_listing(
 
 
 def read_like(like: str, listing: Listing) -> tuple[dict[str, Any], str]:
-    """Return the newest groups of a preset and its name; of the listing's symbol where it has it.
+    """Return the newest rules of a preset, without a margin table, and the preset's name.
 
-    Without a margin table: that is the listing's.
+    ``like`` is a venue, or a venue and a symbol after a colon. Without a symbol it is that of the
+    listing, or the preset's first one where it does not have that.
     """
     venue, colon, symbol = str(like).partition(":")
     if not colon or venue.endswith(preset_files.SUFFIXES):
@@ -277,6 +283,7 @@ def find_day(content: Any) -> str | None:
 
     # Or that of the first of its parts that has one.
     for name in NAMED_PARTS:
+        # The parts of a table of answers are answers themselves.
         day = find_day(content.get(name))
         if day:
             return day
@@ -329,7 +336,12 @@ def read_only_part(answer: Answer) -> tuple[str, Mapping[str, Any]]:
 
 
 def read_rows(content: Any, kind: str, where: str) -> Mapping[str, Any]:
-    """Return the rows of a part by the symbol that it writes; of tiers, a list of them each."""
+    """Return the rows of a part of a listing by symbol, as the venue writes it.
+
+    ``kind`` is MARKETS, SYMBOLS, FUNDING or TIERS; of tiers each symbol has a list of rows. A list
+    of the tiers of one symbol that does not name it stands under the empty text. ``where`` is for
+    messages.
+    """
     if kind == SYMBOLS and isinstance(content, Mapping):
         content = content.get("symbols", [])
     if isinstance(content, Mapping):
@@ -458,7 +470,11 @@ def name_plainly(symbol: str) -> str:
 
 
 def find_names(parts: Mapping[str, Mapping[str, Any]], symbol: str) -> list[str]:
-    """Return the names of a symbol, the one asked for first: ccxt's, the venue's own and plain."""
+    """Return all names that parts of a listing may have for a symbol, the one asked for first.
+
+    Then ccxt's (``BTC/USDT:USDT``) and the venue's own (``BTCUSDT``), as the part of markets has
+    them, and each of these without punctuation.
+    """
     names = [symbol]
     plain_symbol = name_plainly(symbol)
     for market in parts.get(MARKETS, {}).values():
@@ -492,7 +508,10 @@ def pick_row(rows: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def describe_unlisted(parts: Mapping[str, Mapping[str, Any]], symbol: str, where: str) -> str:
-    """Return the text of a symbol that is not listed, with the nearest names that are."""
+    """Return the message of a symbol that is not listed, with the nearest names that are.
+
+    ``parts`` have rows by symbol; ``where`` is the file.
+    """
     by_plain: dict[str, str] = {}
     known: set[str] = set()
     for rows in parts.values():
@@ -631,7 +650,10 @@ def read_contract(
 
 
 def find_common_size(listing: Listing, venue: str, kind: str) -> float:
-    """Return the size that all contracts of a kind have in a preset; refuse if they differ."""
+    """Return the size that all contracts of a kind, linear or inverse, have in a venue's preset.
+
+    Raises VenueError if they differ, or the preset has none: then only the listing could say it.
+    """
     sizes = set()
     if venue in preset_files.find_files():
         for read_symbol in preset_files.read_tables(venue).values():
@@ -648,7 +670,10 @@ def find_common_size(listing: Listing, venue: str, kind: str) -> float:
 
 
 def find_kind_by_name(listing: Listing) -> str | None:
-    """Return whether ccxt's name of a contract settles in the coin; None for other names."""
+    """Return "inverse" or "linear" by ccxt's name of a contract, None if there is no such name.
+
+    The name ends in the settlement currency: BTC/USD:BTC settles in its coin, so it is inverse.
+    """
     for name in list_names(listing):
         pair, colon, settled = name.partition(":")
         if not colon or "/" not in pair:
@@ -686,7 +711,10 @@ def read_stated(listing: Listing) -> dict[str, Any]:
 
 
 def read_entry(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the contract of a symbol of Binance's ``exchangeInfo``."""
+    """Return the fields of a contract from its row in Binance's ``exchangeInfo``; None if unsaid.
+
+    ``place`` is where the row stands, for messages.
+    """
     settles = entry.get("marginAsset")
     kind = "linear"
     if settles == entry.get("baseAsset"):
@@ -709,7 +737,11 @@ def read_entry(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def read_filters(filters: Iterable[Mapping[str, Any]], place: str) -> dict[str, Any]:
-    """Return the steps in the filters of a symbol of Binance; the coarser of limit and market."""
+    """Return lot, tick, and smallest quantity and notional of orders, from Binance's filters.
+
+    Limit and market orders may have different steps: the coarser ones count. None where no filter
+    says it; ``place`` is for messages.
+    """
     by_type = {str(fields.get("filterType")): fields for fields in filters}
     lots = []
     least = []
@@ -725,6 +757,7 @@ def read_filters(filters: Iterable[Mapping[str, Any]], place: str) -> dict[str, 
         "tick": read_number(ticks, "tickSize", f"{place}.PRICE_FILTER"),
         "min_quantity": find_largest(least),
     }
+    # Its field has one name at USD-M futures, and another one elsewhere.
     for name in ("notional", "minNotional"):
         if stated.get("min_notional") is None:
             stated["min_notional"] = read_number(order, name, f"{place}.MIN_NOTIONAL")
@@ -737,7 +770,11 @@ def find_largest(values: Iterable[float | None]) -> float | None:
 
 
 def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the contract of a market of ccxt."""
+    """Return the fields of a contract from its market of ccxt; None where that says nothing.
+
+    ``info`` of the market is the venue's own row, for what ccxt leaves out. ``place`` is for
+    messages.
+    """
     info: Any = market.get("info")
     if not isinstance(info, Mapping):
         info = {}

@@ -275,6 +275,7 @@ def find_joint_quantile(sorted_history: FloatArray, since: FloatArray, share: fl
     near = sorted_history[lowest : rank + 2]
     near_of_paths = np.broadcast_to(near[:, None], (len(near), since.shape[1]))
 
+    # ``lowest`` values of the history are left out, so places are counted from there.
     merged = np.sort(np.concatenate([near_of_paths, since]), axis=0)
     below = merged[rank - lowest]
     above = merged[min(rank + 1 - lowest, len(merged) - 1)]

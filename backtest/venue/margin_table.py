@@ -80,7 +80,11 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
 def find_table_faults(
     table: Sequence[Bracket], place: str, close_fee: float = 0.0, *, is_spot: bool = False
 ) -> Faults:
-    """Yield what is wrong with a margin table, row by row, and then between rows."""
+    """Yield what is wrong with a margin table, row by row, and then between rows.
+
+    ``place`` is the field of the table, ``close_fee`` the fee rate that the venue adds to each
+    maintenance rate, 0 for none.
+    """
     if not table:
         yield place, "must have at least one bracket"
         return
@@ -99,6 +103,7 @@ def find_table_faults(
             for name, rule in row.find_demand_faults(close_fee):
                 yield f"{place}.{k}.{name}", rule
 
+    # A bracket begins where the one below ends, with a higher rate and no higher leverage.
     for k, (lower, row) in enumerate(pairwise(table), start=1):
         if row.floor != lower.cap:
             yield f"{place}.{k}.floor", f"must be {lower.cap:.12g}, the cap before it"

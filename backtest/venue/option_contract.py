@@ -83,14 +83,18 @@ class Option(Value):
             self._set_fields(name=self._make_name())
 
     def _make_name(self) -> str:
-        """Return a name as Deribit's if it says all the rest, else with the day as 2026-06-26."""
+        """Return the name of an option that was declared without one.
+
+        It is short as Deribit's, BTC-26JUN26-60000-P, where that name would be read as these very
+        fields; of any other settlement or hour of expiry it has the day as 2026-06-26.
+        """
         day = pd.Timestamp(str(self.expiry))
         strike: Any = self.strike
         ending = f"{format_strike(strike)}-{LETTERS[str(self.kind)]}"
         short_day = day.strftime("%d%b%y").upper().lstrip("0")
         short_name = f"{self.underlying}-{short_day}-{ending}"
-        fields = {field: getattr(self, field) for field in SAID}
-        if read_name(short_name) == fields:
+        declared = {field: getattr(self, field) for field in SAID}
+        if read_name(short_name) == declared:
             return short_name
         return f"{self.underlying}-{day:%Y-%m-%d}-{ending}"
 
@@ -111,7 +115,8 @@ class Option(Value):
         ``start`` and ``end`` are the first and the last time at which one may expire, ``terms``
         further fields of an option, such as ``settlement`` and ``lot``.
         """
-        # Midnights of Fridays whose 08:00 lies between both times.
+        # Midnights of Fridays whose 08:00 lies between both times: 8 hours earlier, both ends are
+        # bounds of midnights.
         eight = pd.Timedelta(hours=8)
         first = pd.Timestamp(to_nanoseconds(start)) - eight
         last = pd.Timestamp(to_nanoseconds(end)) - eight

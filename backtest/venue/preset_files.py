@@ -174,11 +174,11 @@ def parse_name(text: str) -> PresetName:
 
 
 def read_day(at: TimeLike | dt.date | None) -> str | None:
-    """Return a day as 2021-05-19; ``"latest"`` and None as they are."""
+    """Return the UTC day of a time as a text, 2021-05-19; ``"latest"`` and None as they are."""
     if at is None or (isinstance(at, str) and at == LATEST):
         return at
 
-    # A day without a time is no moment of its own.
+    # A date of Python has no time of day: its text is read as midnight of UTC.
     time: Any = at
     if isinstance(at, dt.date) and not isinstance(at, dt.datetime):
         time = str(at)
@@ -195,7 +195,11 @@ def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSo
 
 
 def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str, Any]:
-    """Return the fields of a venue as plain data, from the tables of a day or of all days."""
+    """Return the fields of a venue as plain data, from a preset of the package or a user's file.
+
+    ``at`` is the day whose tables count, ``"latest"`` for the newest. Without it the newest count,
+    and margin tables of earlier days are given as ``earlier``.
+    """
     tables = find_preset(venue, symbol)
     chosen = tables.choose(read_day(at))
 
@@ -223,7 +227,11 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
 
 
 def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str | None]:
-    """Return the table in force on a day, the last without one, and the day of the next."""
+    """Return the table in force on a day, and the day of the next one, None if it is the last.
+
+    ``tables`` are dated, the oldest first. Without a day the last one is in force, before the first
+    day the first one.
+    """
     chosen = 0  # the first, for a day before it
     for k, table in enumerate(tables):
         if day in (None, LATEST) or table["date"] <= str(day):
@@ -293,7 +301,11 @@ def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
 
 @lru_cache(maxsize=64)
 def read_file(path: Path, changed: int) -> dict[str, Callable[[], VenueTables]]:  # noqa: ARG001 - part of the key
-    """Return what reads each symbol of a file: tables are checked where they are first used."""
+    """Return by symbol the function that reads its tables from a file, and checks them.
+
+    So a file of hundreds of symbols is read at once, and only the tables that are used are checked.
+    ``changed`` is when the file was written: a new one is read again.
+    """
     content = parse_file(path)
     tables: dict[str, Any] = {}
     if isinstance(content, Mapping):

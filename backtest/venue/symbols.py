@@ -35,9 +35,10 @@ def describe_rules(symbol: str) -> str:
 
 
 def advise_rules(venue: Venue, instrument: str, *, has_sessions: bool = False) -> str:
-    """Return how to give the rules of an instrument itself, after a venue of another symbol.
+    """Return the advice, for a message, how to give the rules of an instrument itself.
 
-    What has sessions is a stock, which the venue of stocks has whatever its symbol.
+    ``venue`` has those of another symbol. Its own are in a preset of the same venue, or in a
+    listing. What has sessions is a stock, which the venue of stocks has whatever its symbol.
     """
     if has_sessions:
         return f"give its own, --venue {STOCKS}"
