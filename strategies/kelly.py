@@ -101,7 +101,11 @@ class Kelly(Policy):
             return columns
 
         limit = floored_kelly(
-            drift.mean, drift.error, sigma, loss=self.floor_loss, probability=self.probability
+            drift.mean,
+            drift.error,
+            sigma,
+            loss=self.floor_loss,
+            probability=self.probability,
         )
         columns["limit"] = limit
         columns["drift"] = np.where(sigma > 0.0, limit * sigma * sigma, drift.mean)

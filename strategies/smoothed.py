@@ -54,7 +54,11 @@ class Smoothed(Combinator):
         return Pace(last=0.0, days=0.0, is_held=0.0)
 
     def combine(
-        self, bar: Bar, account: AccountView, asked: tuple[float, ...], memory: Pace
+        self,
+        bar: Bar,
+        account: AccountView,
+        asked: tuple[float, ...],
+        memory: Pace,
     ) -> tuple[float, Pace]:
         """Return what is asked, within reach of the last decision."""
         wanted = asked[0]

@@ -66,7 +66,12 @@ class VolTarget(Policy):
             return {"sigma": sigma}
 
         kappa = volatility_feedback(
-            market, sigma, self.target, self.feedback, self.half_life, self.power
+            market,
+            sigma,
+            self.target,
+            self.feedback,
+            self.half_life,
+            self.power,
         )
         return {"sigma": sigma / kappa, "kappa": kappa}
 

@@ -41,7 +41,11 @@ def build_policies(table: Mapping[str, Any], test: Backtest) -> Any:
     """Return the policy of a table, or one for each instrument of the test."""
     names = as_markets(test.market).names
     return build_by_instrument(
-        "policy", table, names, known=("name", "settings"), build=build.build_policy
+        "policy",
+        table,
+        names,
+        known=("name", "settings"),
+        build=build.build_policy,
     )
 
 

@@ -205,7 +205,11 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command(
-    name: str, keys: str | None = None, read: Reader = read_flags, *, takes_policy: bool = False
+    name: str,
+    keys: str | None = None,
+    read: Reader = read_flags,
+    *,
+    takes_policy: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a command; its help is the docstring, whose last lines are examples.
 

@@ -155,7 +155,12 @@ def compile_formulas(policy: Policy, market: Market) -> None:
     for name in numbers[:N_SWEPT]:
         varied = frozenset([name])
         recipe = write_lane_formula(
-            policy, columns, varied, varied, read, has_own_columns=name in observed.reads
+            policy,
+            columns,
+            varied,
+            varied,
+            read,
+            has_own_columns=name in observed.reads,
         )
         locate_lane_formula(recipe)
 

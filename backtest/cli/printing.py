@@ -206,7 +206,9 @@ def render(
 
 
 def write_cells(
-    rows: list[list[Any]], columns: Sequence[str], shares: Sequence[str]
+    rows: list[list[Any]],
+    columns: Sequence[str],
+    shares: Sequence[str],
 ) -> list[list[str]]:
     """Return the texts of rows; the numbers of columns that are shares in percent."""
     cells = []
@@ -232,7 +234,9 @@ LEAST_ROOM = 16
 
 
 def fold_cells(
-    cells: list[list[str]], columns: Sequence[str], fold: Sequence[str]
+    cells: list[list[str]],
+    columns: Sequence[str],
+    fold: Sequence[str],
 ) -> list[list[str]]:
     """Return cells, those of ``fold`` in several lines where the terminal is too narrow."""
     width_of_others = 0

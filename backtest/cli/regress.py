@@ -266,7 +266,10 @@ def prepare_summary(given: Path | None) -> Path | None:
 
 
 def check_baseline(
-    path: Path, was: Baseline | BacktestError, terms: Mapping[str, Any], reason: str | None
+    path: Path,
+    was: Baseline | BacktestError,
+    terms: Mapping[str, Any],
+    reason: str | None,
 ) -> RegressVerdict:
     """Return the verdict on a baseline: its experiment is run again, and compared with it.
 

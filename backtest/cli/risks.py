@@ -165,7 +165,10 @@ def search_frontier(test: Backtest, policy: Policy | None, terms: Mapping[str, A
 
 
 def search_largest(
-    test: Backtest, policy: Policy | None, probability: float, terms: Mapping[str, Any]
+    test: Backtest,
+    policy: Policy | None,
+    probability: float,
+    terms: Mapping[str, Any],
 ) -> Any:
     """Return the largest leverage of a probability, with a line for each model that is done."""
     began = time.monotonic()
@@ -180,7 +183,10 @@ def search_largest(
 
 
 def list_untaken(
-    settings: Mapping[str, Any], paths: Mapping[str, Any], *, from_run: bool
+    settings: Mapping[str, Any],
+    paths: Mapping[str, Any],
+    *,
+    from_run: bool,
 ) -> Iterator[str]:
     """Yield what a search for the leverage does not take."""
     for name in settings:

@@ -230,7 +230,11 @@ def check_frontier(search: Mapping[str, Any], *, gate: bool, timing: bool) -> No
 
 
 def run_search(
-    method: Any, policy: Any, search: Mapping[str, Any], title: str, output: Output
+    method: Any,
+    policy: Any,
+    search: Mapping[str, Any],
+    title: str,
+    output: Output,
 ) -> Any:
     """Return what a search finds; ``title`` names its score in the progress."""
     with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):

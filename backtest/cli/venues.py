@@ -102,7 +102,12 @@ def list_venues(*, as_json: bool) -> None:
 
 
 def show_listing(
-    file: str | None, symbol: str | None, like: str | None, at: str | None, *, as_json: bool
+    file: str | None,
+    symbol: str | None,
+    like: str | None,
+    at: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Print the rules that a listing has for a symbol, and what it leaves to a preset."""
     if file is None or symbol is None:

@@ -111,7 +111,11 @@ def feedback_lanes(
 
 @kernel
 def filter_variance(
-    squares: FloatArray, parameters: FloatArray, backcast: float, start: int, out: FloatArray
+    squares: FloatArray,
+    parameters: FloatArray,
+    backcast: float,
+    start: int,
+    out: FloatArray,
 ) -> None:
     """Write h_{t+1} = omega + alpha e_t^2 + beta h_t to ``out[t]``, from bar ``start`` >= 1 on.
 
@@ -268,7 +272,10 @@ def learn_bar(square: float, step: float, leave: FloatArray, state: FloatArray, 
 
 
 def compute_stress_odds(
-    square: float, expected: float, calm_variance: float, stress_variance: float
+    square: float,
+    expected: float,
+    calm_variance: float,
+    stress_variance: float,
 ) -> float:
     """Return the weight of stress after a return was seen, beside 1 - ``expected`` of calm.
 
@@ -282,7 +289,11 @@ def compute_stress_odds(
 
 
 def carry_sums(
-    state: FloatArray, j: int, before_if_calm: float, before_if_stress: float, keep: float
+    state: FloatArray,
+    j: int,
+    before_if_calm: float,
+    before_if_stress: float,
+    keep: float,
 ) -> None:
     """Write the sums of the bars before, on the paths that lead to calm and to stress now.
 
@@ -332,7 +343,9 @@ def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) ->
 
 
 def split_variances(
-    calm_squares: float, stress_squares: float, share: float
+    calm_squares: float,
+    stress_squares: float,
+    share: float,
 ) -> tuple[float, float]:
     """Return the variances of calm and of stress, at least MIN_RATIO apart.
 

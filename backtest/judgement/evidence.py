@@ -104,7 +104,9 @@ class SearchNotes:
 
 
 def judge_search(
-    counted: tuple[int, int] | None, difference: core.FloatArray | None, p_value: float
+    counted: tuple[int, int] | None,
+    difference: core.FloatArray | None,
+    p_value: float,
 ) -> dict[str, Any]:
     """Return trials and looks, and how sure the difference is after so many trials.
 

@@ -118,7 +118,10 @@ def measure_growth(result: Result) -> float:
 
 
 def test_difference(
-    difference: pd.Series[float], per_year: float, draws: int, seed: int
+    difference: pd.Series[float],
+    per_year: float,
+    draws: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Return the mean of a series of log growth a year, with its 95 % interval and n.
 
@@ -204,7 +207,9 @@ def describe_account(account: JudgedAccount, daily: DailyGrowth | None) -> dict[
 
 
 def judge_growth(
-    account: JudgedAccount, draws: int, seed: int
+    account: JudgedAccount,
+    draws: int,
+    seed: int,
 ) -> tuple[dict[str, Any], DailyGrowth | None]:
     """Return the row of one market, and its daily growth; None where nothing can be compared."""
     why = explain_lack(account)
@@ -224,7 +229,9 @@ def judge_growth(
 
 
 def pool_growth(
-    daily_growth: Mapping[str, DailyGrowth], draws: int, seed: int
+    daily_growth: Mapping[str, DailyGrowth],
+    draws: int,
+    seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the pooled row, and the daily differences by market and pooled.
 

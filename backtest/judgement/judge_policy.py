@@ -193,7 +193,9 @@ class Court:
         self.answer_search(daily_growth)
 
     def answer_each(
-        self, question: str, answer: Callable[[accounts.JudgedAccount], Iterator[str]]
+        self,
+        question: str,
+        answer: Callable[[accounts.JudgedAccount], Iterator[str]],
     ) -> None:
         """Answer a question for each account, and report what it yields as rows."""
         for name, account in self.accounts.items():
@@ -266,7 +268,9 @@ class Court:
         self.rows["limits"].append(limits)
 
     def answer_risk(
-        self, account: accounts.JudgedAccount, opened: PathsRunner
+        self,
+        account: accounts.JudgedAccount,
+        opened: PathsRunner,
     ) -> Generator[str, None, LiquidationRisk]:
         """Yield the rows of all horizons, and return the risk of a month."""
         risks = survival.measure_risks(

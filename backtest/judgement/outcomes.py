@@ -321,7 +321,9 @@ class Outcome(NamedTuple):
 
 
 def find_outcome(
-    forecast: DatedForecast, markets: Mapping[str, Market], read: ReadPolicy
+    forecast: DatedForecast,
+    markets: Mapping[str, Market],
+    read: ReadPolicy,
 ) -> Outcome | None:
     """Return what came of a forecast; None where its horizon has not passed, or no data are it."""
     market = markets.get(forecast.instrument)

@@ -56,12 +56,21 @@ RISKS = {
 
 
 def draw_paths(
-    account: JudgedAccount, horizon: str, count: int, seed: int, model: Any = MODEL
+    account: JudgedAccount,
+    horizon: str,
+    count: int,
+    seed: int,
+    model: Any = MODEL,
 ) -> Paths:
     test = plain(account.test)
     funding: Any = choose_funding(test.venue)
     return simulate_paths(
-        test.market, model, paths=count, horizon=horizon, seed=seed, funding=funding
+        test.market,
+        model,
+        paths=count,
+        horizon=horizon,
+        seed=seed,
+        funding=funding,
     )
 
 

@@ -62,23 +62,31 @@ DERIBIT = {
 
 
 def read_table(
-    frame: pd.DataFrame, *, where: str, timezone: str | None = None
+    frame: pd.DataFrame,
+    *,
+    where: str,
+    timezone: str | None = None,
 ) -> tuple[pd.DataFrame, str]:
     """Return the rows of a frame in our columns, and the settlement that its columns tell, or "".
 
     Raises DataError with all defects.
     """
     frame = rename_known(frame, {*DERIBIT, *COLUMNS, "future"}, where)
+
+    # Two columns that no other table has; Deribit's prices are in coins.
     is_deribit = {"instrument_name", "option_type"} <= {*frame.columns}
+    settlement = "coin" if is_deribit else ""
+
     renamed = pick_columns(frame, is_deribit=is_deribit)
     check_required(frame, renamed, where)
 
     defects = Defects()
     columns = read_columns(renamed, defects, where=where, timezone=timezone)
     defects.refuse(where)
+
     table = pd.DataFrame(columns)
     check_numbers(table, where)
-    return complete(table), "coin" if is_deribit else ""
+    return complete(table), settlement
 
 
 def pick_columns(frame: pd.DataFrame, *, is_deribit: bool) -> pd.DataFrame:
@@ -104,9 +112,16 @@ def check_required(frame: pd.DataFrame, renamed: pd.DataFrame, where: str) -> No
 
 
 def read_columns(
-    renamed: pd.DataFrame, defects: Defects, *, where: str, timezone: str | None
+    renamed: pd.DataFrame,
+    defects: Defects,
+    *,
+    where: str,
+    timezone: str | None,
 ) -> dict[str, object]:
-    """Return the columns as times, floats and texts; append what cannot be read to ``defects``."""
+    """Return the columns as times, floats and texts; append what cannot be read to ``defects``.
+
+    ``renamed`` has our names of columns, and ``where`` says in errors where it is from.
+    """
     columns: dict[str, object] = {}
 
     # A row without a stamp of its own was quoted at the snapshot.
@@ -114,9 +129,14 @@ def read_columns(
         stamps = renamed[name] if name in renamed else renamed["time"]
         with defects.catch():
             times = core.read_stamps(
-                stamps, name=f"{where}, {name}", timezone=timezone, is_file=where != FRAME
+                stamps,
+                name=f"{where}, {name}",
+                timezone=timezone,
+                is_file=where != FRAME,
             )
             columns[name] = pd.DatetimeIndex(times, tz="UTC")
+
+    # A number that the table does not have is NaN in each row.
     for name in ("strike", *NUMBERS):
         numbers = pd.Series(np.nan, renamed.index)
         if name in renamed:
@@ -124,24 +144,30 @@ def read_columns(
         with defects.catch():
             columns[name] = to_floats(numbers, column=name, name=where)
 
-    kinds = renamed["kind"].astype(str).str.lower().map(KINDS)
-    is_odd = kinds.isna()
-    if is_odd.any():
-        first = renamed["kind"][is_odd].iloc[0]
-        defects.append(
-            f"kind must be call or put, got {first!r} in {int(is_odd.sum())} of "
-            f"{len(renamed)} rows ({where})"
-        )
-    columns["kind"] = kinds.to_numpy(dtype=str)
-
+    columns["kind"] = read_kinds(renamed["kind"], defects, where)
     for name in ("underlying", "name"):
         columns[name] = renamed[name].astype(str) if name in renamed else ""
+
+    # Where forwards are from: our words, or the venue's names of futures, where None is no future.
     columns["forward_source"] = ""
     if "forward_source" in renamed:
         columns["forward_source"] = renamed["forward_source"].astype(str)
     elif "future" in renamed:
         columns["forward_source"] = renamed["future"].astype(object)
     return columns
+
+
+def read_kinds(texts: pd.Series, defects: Defects, where: str) -> np.ndarray:
+    """Return "call" or "put" of each row; append to ``defects`` if a text is neither."""
+    kinds = texts.astype(str).str.lower().map(KINDS)
+    is_unknown = kinds.isna()
+    if is_unknown.any():
+        first = texts[is_unknown].iloc[0]
+        n_unknown = int(is_unknown.sum())
+        defects.append(
+            f"kind must be call or put, got {first!r} in {n_unknown} of {len(texts)} rows ({where})"
+        )
+    return kinds.to_numpy(dtype=str)
 
 
 def check_numbers(table: pd.DataFrame, where: str) -> None:
@@ -213,12 +239,15 @@ def write_names(table: pd.DataFrame) -> None:
     if not len(unnamed):
         return
 
-    head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
+    underlying = unnamed["underlying"]
+    head = underlying.where(underlying != "", "OPTION")
     date = unnamed["expiry"].dt.strftime("%d%b%y")
     day = date.str.upper().str.lstrip("0")  # 1JAN26
     strike = unnamed["strike"].map(format_strike)
     letter = unnamed["kind"].str[0].str.upper()
-    table.loc[unnamed.index, "name"] = head + "-" + day + "-" + strike + "-" + letter
+
+    names = head + "-" + day + "-" + strike + "-" + letter
+    table.loc[unnamed.index, "name"] = names
 
 
 NEAREST = 3
@@ -228,20 +257,28 @@ NEAREST = 3
 def find_parity(rows: pd.DataFrame, settlement: str) -> float:
     """Return the forward of an expiry by put-call parity, NaN without a pair of quotes.
 
-    In cash ``C - P = F - K``, undiscounted; in coins ``C - P = 1 - K / F``.
+    ``rows`` are the quotes of one expiry. With C and P the middle prices of call and put of one
+    strike K: in cash ``C - P = F - K``, undiscounted; in coins ``C - P = 1 - K / F``.
     """
     mid = (0.5 * (rows["bid"] + rows["ask"])).to_numpy()
     quotes = pd.DataFrame({"strike": rows["strike"], "kind": rows["kind"], "mid": mid})
-    wide = quotes.pivot_table(index="strike", columns="kind", values="mid", aggfunc="first")
-    if not {"call", "put"} <= {*wide.columns}:
+    by_strike = quotes.pivot_table(
+        index="strike",
+        columns="kind",
+        values="mid",
+        aggfunc="first",
+    )
+    if not {"call", "put"} <= {*by_strike.columns}:
         return math.nan
 
-    # The smallest differences are those of the strikes nearest to the forward.
-    difference = (wide["call"] - wide["put"]).dropna()
+    # C - P. The smallest differences are those of the strikes nearest to the forward.
+    difference = (by_strike["call"] - by_strike["put"]).dropna()
     sizes = difference.abs().to_numpy()
     nearest = np.argsort(sizes, kind="stable")[:NEAREST]
     strikes = difference.index.to_numpy(dtype=np.float64)[nearest]
     values = difference.to_numpy()[nearest]
+
+    # F by the formula of the settlement. Quotes that give none over 0 are left out.
     if settlement == "coin":
         is_possible = values < 1.0
         forwards = strikes[is_possible] / (1.0 - values[is_possible])
@@ -321,15 +358,16 @@ class Inspection:
         lines = [f"{quotes} in {snapshots}, {counts['two_sided']:,} with bid and ask"]
 
         for name, count in self.total.items():
-            if count:
-                text, _ = CHECKS[str(name)]
-                share = count / counts["quotes"]
-                first = self.rows[self.rows["check"] == name].iloc[0]
-                lines.append(
-                    f"{count:>8,} ({core.format_percent(share, 1)}): {text}; "
-                    f"first {first['name']} at "
-                    f"{first['time']:%Y-%m-%d %H:%M}"
-                )
+            if not count:
+                continue
+
+            text, _ = CHECKS[str(name)]
+            share = core.format_percent(count / counts["quotes"], 1)
+            first = self.rows[self.rows["check"] == name].iloc[0]
+            time = f"{first['time']:%Y-%m-%d %H:%M}"
+            lines.append(f"{count:>8,} ({share}): {text}; first {first['name']} at {time}")
+
+        # The first line is there always.
         if len(lines) == 1:
             lines.append("no defect found")
         return "\n".join(lines)
@@ -367,7 +405,11 @@ class Chain:
     @classmethod
     @checked
     def load(
-        cls, path: str | Path, *, settlement: str | None = None, timezone: str | None = None
+        cls,
+        path: str | Path,
+        *,
+        settlement: str | None = None,
+        timezone: str | None = None,
     ) -> Chain:
         """Read a file of quotes, or a folder of them: Parquet, Feather, CSV or JSON.
 
@@ -385,28 +427,35 @@ class Chain:
         timezone : str, optional
             The time zone of stamps without one; if omitted, such stamps are refused.
         """
-        place = Path(path)
-        if not place.is_dir():
-            return cls._build(read_file(place), settlement, str(place), timezone)
+        source = Path(path)
+        if not source.is_dir():
+            return cls._build(read_file(source), settlement, str(source), timezone)
 
-        files = [file for file in sorted(place.iterdir()) if suffix_of(file) in SUFFIXES]
+        files = [file for file in sorted(source.iterdir()) if suffix_of(file) in SUFFIXES]
         if not files:
             raise DataError(
                 f"a folder of chains needs files that end in {', '.join(SUFFIXES)}, got none in "
                 f"{path}"
             )
+
         chains = [cls._build(read_file(file), settlement, str(file), timezone) for file in files]
         if len({chain.settlement for chain in chains}) > 1:
-            raise DataError(f"the files of a folder must settle alike, got cash and coin ({place})")
+            raise DataError(
+                f"the files of a folder must settle alike, got cash and coin ({source})"
+            )
 
         table = pd.concat([chain.table for chain in chains], ignore_index=True)
         ordered = table.sort_values("time", kind="stable", ignore_index=True)
-        return cls(ordered, chains[0].settlement, str(place))
+        return cls(ordered, chains[0].settlement, str(source))
 
     @classmethod
     @checked
     def from_frame(
-        cls, frame: pd.DataFrame, *, settlement: str | None = None, timezone: str | None = None
+        cls,
+        frame: pd.DataFrame,
+        *,
+        settlement: str | None = None,
+        timezone: str | None = None,
     ) -> Chain:
         """Return the chain of a frame; see :meth:`load`."""
         return cls._build(frame, settlement, FRAME, timezone)
@@ -418,7 +467,11 @@ class Chain:
 
     @classmethod
     def _build(
-        cls, frame: pd.DataFrame, settlement: str | None, source: str, timezone: str | None = None
+        cls,
+        frame: pd.DataFrame,
+        settlement: str | None,
+        source: str,
+        timezone: str | None = None,
     ) -> Chain:
         table, known = read_table(frame, where=source, timezone=timezone)
         chosen = core.Choice("cash", "coin").check("settlement", settlement or known or None)
@@ -468,13 +521,15 @@ class Chain:
         # The last snapshot at or before the time.
         if time is not None:
             stamp = core.to_nanoseconds(time, "time")
-            is_known = table["time"] <= core.utc_index(np.array([stamp]))[0]
+            instant = core.utc_index(np.array([stamp]))[0]
+            is_known = table["time"] <= instant
             if not is_known.any():
                 raise DataError(
                     f"no snapshot is at or before {time}, the first is of "
                     f"{table['time'].min():%Y-%m-%d %H:%M} UTC ({self.source})"
                 )
-            table = table[table["time"] == table.loc[is_known, "time"].max()]
+            last_known = table.loc[is_known, "time"].max()
+            table = table[table["time"] == last_known]
         return Chain(table.reset_index(drop=True), self.settlement, self.source)
 
     def _check_underlying(self, underlying: str) -> None:
@@ -532,6 +587,8 @@ class Chain:
         forward = rows["forward"]
         strike = rows["strike"]
         is_call = rows["kind"] == "call"
+
+        # Prices are in cash or in coins: ``unit`` is what one unit of a price is worth in cash.
         unit: Any = 1.0
         per_coin: Any = 1.0 / forward
         if self.settlement == "coin":
@@ -549,12 +606,22 @@ class Chain:
         numbers = rows[["forward", "strike", "years", "iv"]].where(has_model)
         forwards, strikes, years, volatilities = numbers.to_numpy().T
         kinds = rows["kind"].to_numpy(dtype=str)
+        model = price(
+            kinds,
+            forwards,
+            strikes,
+            years,
+            volatilities,
+            settlement=self.settlement,
+        )
+
+        forwards_of_expiry = rows.groupby([*KEYS, "expiry"])["forward"]
         return rows.assign(
             least=intrinsic / unit,
             most=largest / unit,
-            model=price(kinds, forwards, strikes, years, volatilities, settlement=self.settlement),
+            model=model,
             per_coin=per_coin,
-            usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
+            usual=forwards_of_expiry.transform("median"),
         )
 
     def implied(self) -> pd.DataFrame:
@@ -571,15 +638,28 @@ class Chain:
         numbers = rows[["forward", "strike", "years"]].where(is_good)  # else NaN
         forwards, strikes, years = numbers.to_numpy().T
         kinds = rows["kind"].to_numpy(dtype=str)
+
+        # By side; a price that implies no volatility has NaN.
         for side in ("bid", "ask", "mark"):
             prices = rows[side].to_numpy()
             rows[f"{side}_iv"] = implied_volatility(
-                kinds, prices, forwards, strikes, years, settlement=self.settlement
+                kinds,
+                prices,
+                forwards,
+                strikes,
+                years,
+                settlement=self.settlement,
             )
 
+        # Why a mark has none: its terms are missing, or what the price itself says.
         marks = rows["mark"].to_numpy()
         reasons = volatility_reason(
-            kinds, marks, forwards, strikes, years, settlement=self.settlement
+            kinds,
+            marks,
+            forwards,
+            strikes,
+            years,
+            settlement=self.settlement,
         )
         without_terms = np.where(rows["years"] > 0.0, "no forward", "no time to expiry")
         rows["reason"] = np.where(is_good, reasons, without_terms).astype(object)
@@ -589,23 +669,26 @@ class Chain:
 def fill_forwards(table: pd.DataFrame, settlement: str) -> pd.DataFrame:
     """Return rows with a forward where none was quoted: by put-call parity, else the index."""
     filled = table.copy()
-    is_without = (table["forward_source"] == "none").to_numpy()
+    has_none = (table["forward_source"] == "none").to_numpy()
     expiries = table.groupby(["time", "underlying", "expiry"], sort=False).indices
     for places in expiries.values():
-        if not is_without[places].any():
+        has_none_here = has_none[places]
+        if not has_none_here.any():
             continue
-        rows = table.iloc[places]
-        unquoted = rows.index[is_without[places]]
 
+        # All rows of the expiry may give the parity; those without a forward get it.
+        rows = table.iloc[places]
+        to_fill = rows.index[has_none_here]
         forward = find_parity(rows, settlement)
         source = "parity"
         if np.isnan(forward):
-            forward = float(rows.loc[unquoted, "index"].median())
+            forward = float(rows.loc[to_fill, "index"].median())
             source = "index"
         if np.isnan(forward):
             source = "none"
-        filled.loc[unquoted, "forward"] = forward
-        filled.loc[unquoted, "forward_source"] = source
+
+        filled.loc[to_fill, "forward"] = forward
+        filled.loc[to_fill, "forward_source"] = source
     return filled
 
 

@@ -162,12 +162,17 @@ class Surface(core.Reportable):
                 f"{len(snapshot)} quotes of {snapshot.source}; chain.inspect() shows why"
             )
 
+        # A smile for each expiry: by itself, or all of them at once.
         expiries = rows.groupby("expiry", sort=True)
-        parts = [part for _, part in expiries]
-        quotes = [*map(collect_quotes, parts)]
-        smiles = [*map(fit_svi, quotes)] if model == "svi" else fit_ssvi(quotes)
+        rows_by_expiry = [part for _, part in expiries]
+        quotes = [collect_quotes(part) for part in rows_by_expiry]
+        if model == "svi":
+            smiles = [fit_svi(quotes_of_one) for quotes_of_one in quotes]
+        else:
+            smiles = fit_ssvi(quotes)
 
-        fits = pd.DataFrame([*map(describe_fit, parts, smiles)])
+        # A row an expiry: when it is, its smile, and where its forward is from.
+        fits = pd.DataFrame([*map(describe_fit, rows_by_expiry, smiles)])
         heads = expiries[["forward_source"]].first().reset_index()
         fits.insert(0, "expiry", heads["expiry"])
         fits.insert(3, "forward_source", heads["forward_source"])
@@ -229,13 +234,17 @@ class Surface(core.Reportable):
         """What the surface shows, in a sentence."""
         tenor = self.headline_tenor
         days = f"{YEAR_DAYS * tenor:.3g} days"
+        at_money = 100 * self.atm(tenor)
         skew = self.skew(tenor)
-        dearer, cheaper = ("puts", "calls") if skew >= 0.0 else ("calls", "puts")
+        points = 100 * abs(skew)
+        dearer = "puts" if skew >= 0.0 else "calls"
+        cheaper = "calls" if skew >= 0.0 else "puts"
+
         butterflies = int(self.arbitrage()["butterfly"].sum())
         expiries = core.count_nouns(len(self.fits), "expiry", "expiries")
         return (
-            f"At {days}: {100 * self.atm(tenor):.1f} % a year at the money, 25-delta {dearer} "
-            f"{100 * abs(skew):.1f} points above {cheaper}; butterfly arbitrage in {butterflies} "
+            f"At {days}: {at_money:.1f} % a year at the money, 25-delta {dearer} "
+            f"{points:.1f} points above {cheaper}; butterfly arbitrage in {butterflies} "
             f"of {expiries}."
         )
 
@@ -317,9 +326,10 @@ class Surface(core.Reportable):
         return core.float_if_single(totals)
 
     def _interpolate(self, k: FloatArray, years: float) -> FloatArray:
-        """Return total variance at one time to expiry, from the two expiries around it.
+        """Return total variance (volatility^2 years) at one time to expiry, for each k.
 
-        Before the first expiry and after the last, it is that of the expiry in proportion to time.
+        Between two expiries it is linear in time. Before the first expiry and after the last, it is
+        that of the expiry in proportion to time. ``k`` is log-moneyness.
         """
         times = self.years
         last = len(times) - 1
@@ -328,7 +338,8 @@ class Surface(core.Reportable):
         if years > times[last]:
             return self._extrapolate(k, years, expiry=last)
 
-        # Linear in time. At an expiry itself, it is the later of the two, or the first of all.
+        # The two expiries around the time. At an expiry itself, it is the later of the two; at the
+        # first one it is the earlier, as there is none before it.
         after = int(np.searchsorted(times, years))
         after = min(max(after, 1), last)
         before = after - 1

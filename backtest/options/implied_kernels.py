@@ -67,7 +67,8 @@ def scalar_implied(
         return math.nan
 
     # Between the two bounds, the price rises with the volatility.
-    undiscounted = (price * forward if is_coin else price) * math.exp(rate * years)
+    in_cash = price * forward if is_coin else price
+    undiscounted = in_cash * math.exp(rate * years)
     intrinsic = max(0.0, sign * (forward - strike))
     largest = forward if sign > 0.0 else strike
     if not intrinsic < undiscounted < largest:
@@ -121,19 +122,27 @@ def solve_deviation(x: float, price: float) -> float:
         # A step that leaves the bracket, or is NaN, is replaced: by twice the lower end as long as
         # there is no upper one, else by the middle.
         if not low < s < high:
-            s = 2.0 * low if high == math.inf else 0.5 * (low + high)
+            has_upper = high < math.inf
+            s = 0.5 * (low + high) if has_upper else 2.0 * low
     return s
 
 
 def find_step(
-    x: float, s: float, b: float, slope: float, price: float, bound: float, is_low: bool
+    x: float,
+    s: float,
+    b: float,
+    slope: float,
+    price: float,
+    bound: float,
+    is_low: bool,
 ) -> float:
     """Return a Householder step of third order for s, which is added to it; NaN where b is flat.
 
     ``b`` is the normalized price at s, ``slope`` its derivative b', ``price`` the one wanted and
     ``bound`` the limit of b for large s. The step finds the root of a function f of b, which is
     chosen so that f is nearly straight in s. It needs three numbers of f: ``newton`` is -f/f',
-    ``second`` is f''/f', and ``third`` is f'''/f'.
+    ``second`` is f''/f', and ``third`` is f'''/f'. Source: Jaeckel (2017), Let's Be Rational,
+    Wilmott 2015(75), for the three functions and the step.
     """
     if not (slope > 0.0 and b > 0.0):
         return math.nan
@@ -212,7 +221,13 @@ def fill_volatilities(terms: FloatArray, is_coin: bool, out: FloatArray) -> None
     """
     for i in range(len(out)):
         out[i] = scalar_implied(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
+            terms[0, i],
+            terms[1, i],
+            terms[2, i],
+            terms[3, i],
+            terms[4, i],
+            terms[5, i],
+            is_coin,
         )
 
 
@@ -224,7 +239,13 @@ def fill_prices(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
     """
     for i in range(len(out)):
         out[i] = black.scalar_price(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
+            terms[0, i],
+            terms[1, i],
+            terms[2, i],
+            terms[3, i],
+            terms[4, i],
+            terms[5, i],
+            is_coin,
         )
 
 
@@ -236,7 +257,13 @@ def fill_greeks(terms: FloatArray, is_coin: bool, out: FloatArray) -> None:
     """
     for i in range(len(out)):
         values = black.scalar_greeks(
-            terms[0, i], terms[1, i], terms[2, i], terms[3, i], terms[4, i], terms[5, i], is_coin
+            terms[0, i],
+            terms[1, i],
+            terms[2, i],
+            terms[3, i],
+            terms[4, i],
+            terms[5, i],
+            is_coin,
         )
         for k in range(7):
             out[i, k] = values[k]

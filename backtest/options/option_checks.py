@@ -70,6 +70,7 @@ def check_traders(policies: Mapping[str, object], overlay: object, markets: Mark
     for name, policy in (*policies.items(), ("the overlay", overlay)):
         if not trades_options(policy):
             continue
+        # A combinator counts as a policy that trades options if one inside it does.
         parts = getattr(policy, "parts", ())
         is_inside = any(trades_options(part.policy) for part in parts)
         if is_inside and not isinstance(policy, OptionRule):
@@ -86,7 +87,10 @@ def check_traders(policies: Mapping[str, object], overlay: object, markets: Mark
 
 
 def warn_of_options(
-    markets: Markets, feed: OptionFeed, policies: Mapping[str, object], overlay: object
+    markets: Markets,
+    feed: OptionFeed,
+    policies: Mapping[str, object],
+    overlay: object,
 ) -> None:
     """Warn of orders that never fill, guessed settlements and flat ends of surfaces.
 

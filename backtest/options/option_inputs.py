@@ -36,29 +36,40 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
     """Return where an option expires in the bars, and the price at which it settles.
 
     ``owner`` names its underlying, and ``venue`` is the venue of that. Raises DataError if the
-    underlying ends before, or the price is needed and not known.
+    underlying ends before, or the price is needed and not known. An option that expires after all
+    bars is not settled.
     """
-    time = markets.time
-    listed, gone = markets.spans[markets.names.index(owner)].tolist()
+    opens = markets.time
     jitter = core.parse_duration(venue.funding_jitter)
     bar, is_inside = locate_expiry(markets, find_expiry(option), jitter)
 
-    if gone < len(time) and bar >= gone:
+    # The underlying has bars from ``first`` on, before ``stop``. It may end before the markets do:
+    # a later expiry would leave the option without a price.
+    first, stop = markets.spans[markets.names.index(owner)].tolist()
+    ends_early = stop < len(opens)
+    if ends_early and bar >= stop:
+        last_open = core.format_time(int(opens[stop - 1]))
         raise core.DataError(
             f"an option must expire in the data of its underlying, got {option.name!r}, which "
-            f"expires at {option.expiry}, after the last bar of {owner}, "
-            f"{core.format_time(int(time[gone - 1]))} UTC"
+            f"expires at {option.expiry}, after the last bar of {owner}, {last_open} UTC"
         )
-    if not listed <= bar < gone:
+    if not first <= bar < stop:
         return NO_SETTLEMENT
-    if is_inside and option.settlement_price is None and markets.interval > HOUR:
+
+    # In a long bar neither its open nor its close is near the price at the expiry.
+    has_no_price = option.settlement_price is None
+    if is_inside and has_no_price and markets.interval > HOUR:
+        length = core.format_duration(markets.interval)
+        open_of_bar = core.format_time(int(opens[bar]))
         raise core.DataError(
             "an option that expires inside a bar of over an hour needs a settlement_price, got "
             f"none for {option.name!r}, which expires at {option.expiry} in the bar of "
-            f"{core.format_duration(markets.interval)} from {core.format_time(int(time[bar]))} UTC"
+            f"{length} from {open_of_bar} UTC"
         )
+
     costs = require_costs(venue.option_costs, owner)
-    return Settlement(bar, is_inside, find_price(markets, costs, option, owner, bar))
+    price = find_price(markets, costs, option, owner, bar)
+    return Settlement(bar, is_inside, price)
 
 
 def locate_expiry(markets: Markets, expiry: int, jitter: int) -> tuple[int, bool]:
@@ -88,11 +99,13 @@ def find_price(
     """Return the price of the underlying at which an option settles.
 
     It is the option's own if there is one, else the mean of the marks of the venue's delivery
-    window, else the mark at the open of the bar of the expiry.
+    window, else the mark at the open of the bar of the expiry. ``owner`` names the underlying, and
+    ``bar`` is the bar of the expiry among those of all markets.
     """
     if option.settlement_price is not None:
         return option.settlement_price
 
+    # The delivery window: a time before the expiry over which the venue averages.
     market = markets[owner]
     if costs.delivery_window is not None:
         length = core.parse_duration(costs.delivery_window)
@@ -102,17 +115,18 @@ def find_price(
         in_window = (closes > begin) & (closes <= expiry)
         marks: core.FloatArray = market.mark_close[in_window]
 
-        # Of a window, bars as long as it have one close, which says too little.
+        # Bars as long as the window have one close in it, which is no average.
         if market.interval < length and len(marks):
             return float(np.mean(marks))
 
-    # ``bar`` counts the bars of all instruments.
+    # The underlying may begin later than other markets do.
     place = markets.names.index(owner)
     first_bar = int(markets.spans[place, 0])
     return float(market.mark_open[bar - first_bar])
 
 
 LAST = np.iinfo(np.int64).max
+"""A time after all others, in ns."""
 
 
 def read_own_rows(chain: Chain, option: Option) -> pd.DataFrame:
@@ -170,7 +184,8 @@ def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
         is_put=~quoted["is_call"],
     )
 
-    # Each of them chooses among those that all before it left, time by time.
+    # At each time the rows with the least of the first column are left, of these those with the
+    # least of the second, and so on.
     for name in ("time_off", "strike_off", "strike", "is_put"):
         least = nearest.groupby(level=0)[name].transform("min")
         nearest = nearest[nearest[name] == least]
@@ -293,9 +308,17 @@ def check_ages(feed: OptionFeed, k: int, markets: Markets, name: str) -> None:
 
 
 def write_terms(
-    feed: OptionFeed, k: int, markets: Markets, venue: Venue, option: Option, owner: str
+    feed: OptionFeed,
+    k: int,
+    markets: Markets,
+    venue: Venue,
+    option: Option,
+    owner: str,
 ) -> None:
-    """Write what does not change with time into the columns of option k: terms, costs, expiry."""
+    """Write what does not change with time into the columns of option k: terms, costs, expiry.
+
+    ``owner`` names its underlying, and ``venue`` is the venue of that.
+    """
     costs = require_costs(venue.option_costs, owner)
     settlement = find_settlement(markets, venue, option, owner)
     terms: dict[str, Any] = {
@@ -318,8 +341,10 @@ def write_terms(
     for name, value in terms.items():
         getattr(feed, name)[k] = value
 
-    # Quotes of a chain may replace the spread.
-    spread = option.spread if option.spread is not None else costs.spread
+    # The usual spread, in volatility. Quotes of a chain may replace it later.
+    spread = option.spread
+    if spread is None:
+        spread = costs.spread
     feed.half_spreads[:, k] = np.nan if spread is None else 0.5 * spread
 
 
@@ -338,26 +363,28 @@ def write_values(
     """
     spots = instant.marks[feed.instruments[k]]
     expiry = int(feed.expiry_times[k])
-    rows = surfaces.locate(instant.known)
-    is_alive = instant.known < expiry
-    is_valued = is_alive & (rows >= 0) & np.isfinite(spots)
-    here = np.flatnonzero(is_valued)
-    here = here[here >= first]
 
-    times = instant.time[here]
-    rows = rows[here]
+    # The number of the surface in force at each bar; -1 before the first one.
+    surface_rows = surfaces.locate(instant.known)
+    is_alive = instant.known < expiry
+    is_valued = is_alive & (surface_rows >= 0) & np.isfinite(spots)
+    bars = np.flatnonzero(is_valued)
+    bars = bars[bars >= first]
+
+    times = instant.time[bars]
+    rows = surface_rows[bars]
     bases, volatilities = surfaces.value(
         feed.strikes[k],
         expiry,
         times,
-        spots[here],
+        spots[bars],
         rows,
     )
-    pick(feed, "years", instant)[here, k] = (expiry - times) / YEAR
-    pick(feed, "bases", instant)[here, k] = bases
-    pick(feed, "volatilities", instant)[here, k] = volatilities
+    pick(feed, "years", instant)[bars, k] = (expiry - times) / YEAR
+    pick(feed, "bases", instant)[bars, k] = bases
+    pick(feed, "volatilities", instant)[bars, k] = volatilities
     if instant.name == "close":
-        feed.ages[here, k] = surfaces.find_ages(times, rows)
+        feed.ages[bars, k] = surfaces.find_ages(times, rows)
 
 
 def pick(feed: OptionFeed, name: str, instant: Instant) -> core.FloatArray:
@@ -374,26 +401,34 @@ def write_rows(
     age: int,
     instants: Sequence[Instant],
 ) -> None:
-    """Write what a chain quotes of option k over what surfaces say; quotes hold for ``age`` ns."""
+    """Write what a chain quotes of option k over what surfaces say; quotes hold for ``age`` ns.
+
+    Only bars in which surfaces value the option, which :func:`write_values` has found, get quotes.
+    ``instants`` are the opens and the closes.
+    """
     own_rows = read_own_rows(chain, option)
     for instant in instants:
         years = pick(feed, "years", instant)[:, k]
         here = np.flatnonzero(np.isfinite(years))
+
+        # The last quote at or before what is known at each instant, if it is young enough.
         known = instant.known[here]
         quotes = own_rows.reindex(known, method="ffill", tolerance=age)
         pick(feed, "marks", instant)[here, k] = quotes["mark"]
 
         # A quote without a volatility leaves that of the surface.
-        is_known = quotes["volatility"].notna().to_numpy()
+        has_volatility = quotes["volatility"].notna().to_numpy()
         volatilities = pick(feed, "volatilities", instant)
-        volatilities[here[is_known], k] = quotes["volatility"][is_known]
+        volatilities[here[has_volatility], k] = quotes["volatility"][has_volatility]
 
         # Orders fill at opens, so bids and asks are needed there alone.
         if instant.name == "open":
             feed.has_quotes[here, k] = quotes["strike"].notna()
             feed.bids[here, k] = quotes["bid"]
             feed.asks[here, k] = quotes["ask"]
-    write_spreads(feed, k, chain, option, instants[0].time)
+
+    opens = instants[0].time
+    write_spreads(feed, k, chain, option, opens)
 
 
 def write_spreads(
@@ -420,7 +455,7 @@ def write_spreads(
     rows = list_implied(chain, option)
     stand_ins = find_nearest(rows, option, first_spread)
 
-    # In volatility, only where a quote says one.
+    # In volatility: the last one at each open, where there is one.
     spreads = pd.concat([stand_ins, with_spread]).reindex(opens, method="ffill")
     half_spreads = spreads["half_spread"].to_numpy()
     is_known = np.isfinite(half_spreads)
@@ -445,9 +480,9 @@ class CloseQuotes(NamedTuple):
 
 
 def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
-    """Return what is known of each option at each close, a column for each.
+    """Return what is known of each option at each close, arrays of shape (n_bars, n_options).
 
-    Quotes of a chain stand over those of the model, which are at the volatility of the feed.
+    Quotes of a chain are written over those of the model, which are at the volatility of the feed.
     """
     listing: Any = markets.listing
     shape = (markets.n_bars, len(listing.options))
@@ -497,9 +532,6 @@ def write_model_quotes(quotes: CloseQuotes, feed: OptionFeed, k: int) -> None:
 
     The spread is in volatility, at least one tick of the price on each side.
     """
-    volatilities = feed.volatilities_close[:, k]
-    half_spreads = np.nan_to_num(feed.half_spreads[:, k])
-    ticks = np.where(half_spreads > 0.0, feed.ticks[k], 0.0)
     sign, forward, strike, years, rate = np.broadcast_arrays(
         feed.signs[k],
         quotes.forwards[:, k],
@@ -513,17 +545,22 @@ def write_model_quotes(quotes: CloseQuotes, feed: OptionFeed, k: int) -> None:
         volatility: core.FloatArray,
         is_coin: bool,
     ) -> Any:
+        """Return a formula of the option at each close, (n_bars,), at some volatilities."""
         numbers = (sign, forward, strike, years, volatility, rate)
         return pricing.evaluate(formula, pricing.Terms(numbers, is_coin))
 
+    # The mark, and the prices at half a spread of volatility under and over that of the mark.
     is_coin = bool(feed.are_coin[k])
+    volatilities = feed.volatilities_close[:, k]
+    half_spreads = np.nan_to_num(feed.half_spreads[:, k])
     marks = evaluate(pricing.PRICE, volatilities, is_coin)
     volatilities_low = np.maximum(volatilities - half_spreads, 0.0)
     volatilities_high = np.maximum(volatilities + half_spreads, 0.0)
     low = evaluate(pricing.PRICE, volatilities_low, is_coin)
     high = evaluate(pricing.PRICE, volatilities_high, is_coin)
 
-    # At least one tick on each side of the mark, and no price under 0.
+    # At least one tick on each side of the mark where there is a spread, and no price under 0.
+    ticks = np.where(half_spreads > 0.0, feed.ticks[k], 0.0)
     down = np.maximum(marks - low, ticks)
     up = np.maximum(high - marks, ticks)
     quotes.marks[:, k] = marks

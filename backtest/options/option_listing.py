@@ -63,7 +63,11 @@ def pick_names(by_name: Mapping[str, Any], names: Collection[str]) -> dict[str, 
 
 
 def read_listing(
-    listed: Mapping[str, Any], surfaces: object, chains: object, quote_age: Any, max_age: Any
+    listed: Mapping[str, Any],
+    surfaces: object,
+    chains: object,
+    quote_age: Any,
+    max_age: Any,
 ) -> tuple[dict[str, Any], OptionListing]:
     """Return the markets among what is listed by name, and the listing of the options.
 
@@ -88,11 +92,12 @@ def read_listing(
     if not markets or not has_markets:
         return markets, OptionListing({}, {}, {}, {}, quote_age=0, max_age=0)
 
-    check_contracts(options, start=min(market.start for market in markets.values()))
-    underlyings = {
-        name: find_underlying(str(option.underlying), markets, f"option {name!r}")
-        for name, option in options.items()
-    }
+    first_open = min(market.start for market in markets.values())
+    check_contracts(options, start=first_open)
+    underlyings = {}
+    for name, option in options.items():
+        what = f"option {name!r}"
+        underlyings[name] = find_underlying(str(option.underlying), markets, what)
     listing = OptionListing(
         options=options,
         underlyings=underlyings,
@@ -121,10 +126,14 @@ def check_surfaces(listing: OptionListing) -> None:
 
 
 def check_contracts(options: Mapping[str, Option], start: int) -> None:
-    """Require that names of options are clean, and contracts listed once and alive at a start."""
-    names: dict[tuple[object, ...], str] = {}
+    """Require that names of options are clean, and contracts listed once and alive at a start.
+
+    ``start`` is in ns since 1970.
+    """
+    name_of_terms: dict[tuple[object, ...], str] = {}
     for name, option in options.items():
-        if not isinstance(name, str) or not name.strip() or name != name.strip():
+        is_clean = isinstance(name, str) and name != "" and name == name.strip()
+        if not is_clean:
             raise ParameterError(
                 f"the name of an option must be text without spaces around it, got {name!r}"
             )
@@ -137,11 +146,11 @@ def check_contracts(options: Mapping[str, Option], start: int) -> None:
             option.size,
         )
 
-        # The first name of the same terms.
-        first = names.setdefault(terms, name)
-        if first != name:
+        # Terms that are there already were listed under another name.
+        first_name = name_of_terms.setdefault(terms, name)
+        if first_name != name:
             raise ParameterError(
-                f"a contract must be listed once, got it as {first!r} and as {name!r}"
+                f"a contract must be listed once, got it as {first_name!r} and as {name!r}"
             )
         if find_expiry(option) <= start:
             raise ParameterError(
@@ -169,6 +178,8 @@ def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str
     """
     if named in markets:
         return named
+
+    # By another name. The coin of a market may be unknown, "", which is no name.
     matches = []
     for name, market in markets.items():
         aliases = {find_coin(name), find_coin(market.instrument), market.instrument}
@@ -189,7 +200,10 @@ def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str
 
 
 def read_by_name(
-    argument: str, value: Any, kind: type, markets: Mapping[str, Market]
+    argument: str,
+    value: Any,
+    kind: type,
+    markets: Mapping[str, Market],
 ) -> dict[str, Any]:
     """Return a checked argument that maps instruments to values of a kind; empty for ``None``."""
     by_name = {} if value is None else value
@@ -204,7 +218,10 @@ def read_by_name(
 
 
 def check_chain(
-    options: Mapping[str, Option], underlyings: Mapping[str, str], owner: str, chain: Chain
+    options: Mapping[str, Option],
+    underlyings: Mapping[str, str],
+    owner: str,
+    chain: Chain,
 ) -> None:
     """Require that the chain of an instrument settles as its options, and has their underlying."""
     for name, option in options.items():

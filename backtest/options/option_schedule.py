@@ -21,13 +21,20 @@ LIST_OPTIONS = (
 
 
 def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
-    """Require that a schedule holds whole lots, and so at least one."""
+    """Require that a schedule holds whole lots, and so at least one.
+
+    ``lots`` are the contracts of a lot of each of the ``names``, 0 where any quantity is allowed.
+    """
     for name, lot in zip(names, lots, strict=True):
         if name not in frame or not lot > 0.0:
             continue
+
         for quantity in frame[name].to_numpy(dtype=np.float64):
+            # NaN is no order.
+            if not math.isfinite(quantity):
+                continue
             n_lots = quantity / lot
-            if math.isfinite(quantity) and abs(n_lots - round(n_lots)) > LOT_SLACK:
+            if abs(n_lots - round(n_lots)) > LOT_SLACK:
                 refuse(
                     f"must hold whole lots, of {lot:g} in {name!r}, got {quantity:g}; give the lot "
                     "as bt.OptionCosts(lot=), or bt.Option(lot=) of one contract"
@@ -41,28 +48,30 @@ def write_targets(feed: OptionFeed, markets: Markets) -> None:
     before that is left out. Raises DataError if the first order of a contract has no spread.
     """
     listing: Any = markets.listing
-    if listing.quantities is None:
+    schedule = listing.quantities
+    if schedule is None:
         return
-    names = [*listing.options]
-    length = markets.decision_interval or markets.interval
 
-    # The bar at which each row fills, and the rows that are inside the markets with that bar.
-    stamps = np.asarray(listing.quantities.index.as_unit("ns").asi8)
+    # The bar at which each row fills, and the rows that are inside the markets with that bar. A row
+    # is stamped at the open of a bar on which policies decide, and decided at its close.
+    length = markets.decision_interval or markets.interval
+    stamps = np.asarray(schedule.index.as_unit("ns").asi8)
     fill_bars = np.searchsorted(markets.time, stamps + length)
     is_inside = (stamps >= markets.start) & (fill_bars < markets.n_bars)
     last_bar = markets.n_bars - 1
     fill_times = markets.time[np.minimum(fill_bars, last_bar)]
 
-    for name in listing.quantities.columns:
+    names = [*listing.options]
+    for name in schedule.columns:
         k = names.index(name)
-        quantities = listing.quantities[name].to_numpy(dtype=np.float64)
-        is_alive = is_inside & (fill_times < feed.expiry_times[k])
-        feed.targets[fill_bars[is_alive], k] = quantities[is_alive]
+        quantities = schedule[name].to_numpy(dtype=np.float64)
+        is_filled = is_inside & (fill_times < feed.expiry_times[k])
+        feed.targets[fill_bars[is_filled], k] = quantities[is_filled]
 
         # NaN is no order: it leaves a contract as it is.
-        ordered = np.flatnonzero(np.isfinite(feed.targets[:, k]))
-        if len(ordered):
-            check_order(feed, markets, k, int(ordered[0]))
+        ordered_at = np.flatnonzero(np.isfinite(feed.targets[:, k]))
+        if len(ordered_at):
+            check_order(feed, markets, k, int(ordered_at[0]))
 
 
 def check_order(feed: OptionFeed, markets: Markets, k: int, t: int) -> None:

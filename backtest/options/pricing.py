@@ -57,22 +57,28 @@ class Terms(NamedTuple):
 
 
 def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = "cash") -> Terms:
-    """Return checked arguments, broadcast to one shape; raise ParameterError for a bad one."""
-    arrays = {
-        name: check_each(name, value, RANGES.get(name, NOT_NEGATIVE))
-        for name, value in numbers.items()
-    }
+    """Return checked arguments, broadcast to one shape; raise ParameterError for a bad one.
+
+    The terms are the sign of the kind, 1 for a call, and then ``numbers`` in their order: arrays if
+    any argument is one, floats otherwise.
+    """
+    arrays = {}
+    for name, value in numbers.items():
+        allowed = RANGES.get(name, NOT_NEGATIVE)
+        arrays[name] = check_each(name, value, allowed)
     kinds = np.asarray(kind)
     for word in sorted({*map(str, kinds.ravel().tolist())}):
         core.Choice(*SIGNS).check("kind", word)
+    is_coin = core.Choice("cash", "coin").check("settlement", settlement) == "coin"
 
     signs = np.where(kinds == "call", 1.0, -1.0)
     terms = broadcast(signs, *arrays.values())
+
+    # A rate is bounded together with the years.
     by_name = dict(zip(arrays, terms[1:], strict=True))
     for name in RATES:
         if name in by_name:
             check_carry(name, by_name[name], by_name["years"])
-    is_coin = core.Choice("cash", "coin").check("settlement", settlement) == "coin"
 
     if terms[0].shape:
         return Terms(terms, is_coin)
@@ -104,7 +110,10 @@ def evaluate(formula: Formula, terms: Terms) -> Any:
 
 
 def evaluate_arrays(formula: Formula, terms: Terms) -> Any:
-    """Return the values of a formula: an array of the shape of the terms, or a tuple of them."""
+    """Return the values of a formula: an array of the shape of the terms, or a tuple of them.
+
+    A formula with a ``width`` has as many values of each contract, others have one.
+    """
     shape = terms.numbers[0].shape
     rows = np.stack([np.ravel(number) for number in terms.numbers])
     n_contracts = rows.shape[1]
@@ -112,13 +121,16 @@ def evaluate_arrays(formula: Formula, terms: Terms) -> Any:
     if formula.width:
         values = np.full((n_contracts, formula.width), math.nan)
 
-    # The kernel knows no NaN, so it is asked for the other contracts alone.
+    # The kernel knows no NaN, so it is asked for the other contracts alone. It writes the value of
+    # each column of its first argument into a row of its last.
     is_known = ~np.isnan(rows.sum(axis=0))
     if is_known.any():
         known_rows = np.ascontiguousarray(rows[:, is_known])
-        known_values = np.empty((known_rows.shape[1], *values.shape[1:]))
-        fill = getattr(_compile.compile_module(implied_kernels), formula.kernel)
-        fill(known_rows, terms.is_coin, known_values)
+        n_known = known_rows.shape[1]
+        known_values = np.empty((n_known, *values.shape[1:]))
+        kernels = _compile.compile_module(implied_kernels)
+        write_values = getattr(kernels, formula.kernel)
+        write_values(known_rows, terms.is_coin, known_values)
         values[is_known] = known_values
 
     if formula.width:
@@ -136,7 +148,11 @@ def broadcast(*arrays: FloatArray) -> tuple[FloatArray, ...]:
 
 
 def name_numbers(
-    forward: Number, strike: Number, years: Number, volatility: Number, rate: Number
+    forward: Number,
+    strike: Number,
+    years: Number,
+    volatility: Number,
+    rate: Number,
 ) -> dict[str, Number]:
     """Return the numbers of Black-76 by name, in the order of its scalar functions."""
     return {
@@ -152,13 +168,6 @@ PRICE = Formula(core.scalar_price, "fill_prices")
 GREEKS = Formula(core.scalar_greeks, "fill_greeks", width=len(Greeks._fields))
 IMPLIED = Formula(implied_kernels.scalar_implied, "fill_volatilities")
 UNCERTAIN = "vega is too small: the rounding of the price moves the volatility by over a thousandth"
-REASONS = (
-    "a number is missing",
-    "no time to expiry",
-    "at or above the largest value: no volatility gives it",
-    "at the intrinsic value: every small volatility gives it",
-    "below the intrinsic value",
-)
 
 
 def price(
@@ -377,28 +386,34 @@ def volatility_reason(
     terms = read_terms(kind, numbers, settlement)
     sign, paid, f, k, t, r = (np.asarray(number) for number in terms.numbers)
 
+    # The price in cash at expiry, and the two bounds that it must lie between.
     undiscounted = paid * np.exp(r * t)
     if terms.is_coin:
         undiscounted = undiscounted * f
     intrinsic = np.maximum(0.0, sign * (f - k))
     largest = np.where(sign > 0.0, f, k)
-    tests = [
-        np.isnan(undiscounted + k),
-        ~(t > 0.0),
-        undiscounted >= largest,
-        undiscounted == intrinsic,
-        undiscounted < intrinsic,
-    ]
 
     # The first test that holds says why; where none does, the price is rounded too much.
-    reasons = np.select(tests, REASONS, UNCERTAIN)
+    tests = {
+        "a number is missing": np.isnan(undiscounted + k),
+        "no time to expiry": ~(t > 0.0),
+        "at or above the largest value: no volatility gives it": undiscounted >= largest,
+        "at the intrinsic value: every small volatility gives it": undiscounted == intrinsic,
+        "below the intrinsic value": undiscounted < intrinsic,
+    }
+    reasons = np.select([*tests.values()], [*tests], UNCERTAIN)
     is_missing = np.isnan(evaluate(IMPLIED, terms))
     texts = np.where(is_missing, reasons, "")
     return texts if texts.shape else str(texts)
 
 
 def name_spot_numbers(
-    spot: Number, strike: Number, years: Number, volatility: Number, rate: Number, dividend: Number
+    spot: Number,
+    strike: Number,
+    years: Number,
+    volatility: Number,
+    rate: Number,
+    dividend: Number,
 ) -> dict[str, Number]:
     """Return the numbers of Black-Scholes by name, in the order of :func:`move_spot`."""
     return {
@@ -412,12 +427,18 @@ def name_spot_numbers(
 
 
 def move_spot(terms: Terms) -> tuple[Terms, Any]:
-    """Return the terms with the forward in place of the spot price, and forward over spot."""
+    """Return the terms with the forward in place of the spot price, and forward over spot.
+
+    Terms of one contract are floats, and so is the second value; otherwise both are arrays.
+    """
     sign, spot, strike, years, volatility, rate, dividend = terms.numbers
 
-    # By the function that compiled policies call, so that the bits are the same.
-    carries = [np.ravel(number).tolist() for number in (years, rate, dividend)]
-    growths = [implied_kernels.scalar_growth(*carry) for carry in zip(*carries, strict=True)]
+    # Contract by contract, by the function that compiled policies call: so the bits are the same.
+    flat = [np.ravel(number).tolist() for number in (years, rate, dividend)]
+    growths = []
+    for years_of_one, rate_of_one, dividend_of_one in zip(*flat, strict=True):
+        growths.append(implied_kernels.scalar_growth(years_of_one, rate_of_one, dividend_of_one))
+
     growth: Any = growths[0]
     shape = np.shape(rate)
     if shape:

@@ -85,8 +85,8 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     # Good quotes of an expiry that has too few of them are left out together.
     has_bid = rows["bid_iv"].notna()
     two_sided = rows[(reasons == "") & has_bid]
-    strikes = two_sided.groupby("expiry")["strike"].nunique()
-    n_strikes = rows["expiry"].map(strikes).fillna(0)
+    strikes_of_expiry = two_sided.groupby("expiry")["strike"].nunique()
+    n_strikes = rows["expiry"].map(strikes_of_expiry).fillna(0)
     are_few = n_strikes < FEWEST
     reasons[(reasons == "") & are_few] = f"fewer than {FEWEST} two-sided strikes"
 
@@ -99,25 +99,35 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def collect_quotes(part: pd.DataFrame) -> Quotes:
-    """Return the two-sided quotes of an expiry, one a strike: that out of the money, if any."""
+    """Return the two-sided quotes of an expiry, one a strike: that out of the money, if any.
+
+    ``part`` are rows of one expiry as :func:`choose_rows` returns them.
+    """
     two_sided = part[part["bid_iv"].notna()]
+
+    # False comes before True, so the quote out of the money is the first of its strike.
     is_in = ~is_out_of_the_money(two_sided)
     ranked = two_sided.assign(is_in=is_in).sort_values(["strike", "is_in"])
     best = ranked.drop_duplicates("strike")
+
     k, bid, ask = best[["k", "bid_iv", "ask_iv"]].to_numpy().T
     years = float(np.median(part["years"]))
     return Quotes(k, bid, ask, years)
 
 
 def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
-    """Return the row of an expiry in ``Surface.fits``: its smile, and how well it meets quotes."""
+    """Return the row of an expiry in ``Surface.fits``: its smile, and how well it meets quotes.
+
+    Quotes count that lie within WIDTH standard deviations of the forward.
+    """
     years = float(np.median(part["years"]))
     variance = smile.total_variance(part["k"].to_numpy())
     fitted = np.sqrt(variance / years)
     deviation = math.sqrt(float(smile.total_variance(0.0)))
     is_near = part["k"].abs() <= WIDTH * deviation
 
-    # A bid without a volatility is under every one.
+    # The share of quotes whose bid and ask have the smile between them. A bid that implies no
+    # volatility is under every smile.
     low = part["bid_iv"].fillna(0.0) - WIDENING
     high = part["ask_iv"] + WIDENING
     is_inside = (fitted >= low) & (fitted <= high)
@@ -125,6 +135,7 @@ def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
     if is_near.any():
         inside = float(is_inside[is_near].mean())
 
+    # Distances to the marks, in volatility.
     marks = part["iv"].fillna(part["mark_iv"])
     misfits = (marks - fitted).abs()
     errors = misfits[is_near].dropna()
@@ -280,7 +291,10 @@ class Trial(NamedTuple):
 
 
 def minimize(
-    compute: Callable[[FloatArray], FloatArray], x: FloatArray, low: FloatArray, high: FloatArray
+    compute: Callable[[FloatArray], FloatArray],
+    x: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
 ) -> FloatArray:
     """Return where the sum of squares within some bounds is least, from a point inside.
 
@@ -371,6 +385,7 @@ def find_start(quotes: Quotes) -> FloatArray:
     At each point of the grid the other three are those of least squares. Misfits of total variance
     are weighed so that they are those of volatility, in tolerances of the quotes.
     """
+    # Points of the grid, (n_points,): m and sigma as multiples of the deviation at the money.
     deviation = quotes.deviation
     places = deviation * START_PLACES
     sizes = deviation * START_SIZES
@@ -382,8 +397,8 @@ def find_start(quotes: Quotes) -> FloatArray:
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
 
-    # At fixed m and sigma, total variance is linear in a, in b rho and in b. Arrays are by point of
-    # the grid, and then by quote.
+    # At fixed m and sigma, total variance is linear in a, in b rho and in b:
+    # a + b rho y + b sqrt(y^2 + sigma^2) with y = k - m. Arrays are (n_points, n_quotes).
     y = quotes.k - m[:, None]
     root = np.sqrt(y * y + sigma[:, None] ** 2)
     terms = np.stack([np.ones_like(y), y, root], axis=2)
@@ -392,8 +407,8 @@ def find_start(quotes: Quotes) -> FloatArray:
     solutions = np.linalg.pinv(weighted_terms) @ weighted_total
     a, b_rho, b = solutions.T
 
-    # The solution may leave the bounds, so it is moved inside, and a follows from the least total
-    # variance.
+    # The solution may leave the bounds, so it is moved inside. a follows from the least total
+    # variance, ``a + b sigma sqrt(1 - rho^2)``, which must be positive.
     b = np.clip(b, 1e-6, 1.9)
     rho = np.clip(b_rho / b, -0.95, 0.95)
     least_less_a = b * sigma * np.sqrt(1.0 - rho * rho)

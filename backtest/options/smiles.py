@@ -148,17 +148,20 @@ class SVI:
 
 
 def build_ssvi(x: FloatArray) -> list[SVI]:
-    """Return the smiles of SSVI parameters: rho, share, gamma, and the log rises of theta.
+    """Return the smiles of SSVI parameters in raw SVI parameters, one an expiry.
 
-    ``share`` (0 to 1) is eta as a part of its largest value, and theta, the total variance at the
-    money, is the sum of the rises up to an expiry.
+    ``x`` is rho, share, gamma, and the log of the rise of theta to each expiry. ``share`` (0 to 1)
+    is eta as a part of its largest value without arbitrage, and theta, the total variance at the
+    money, is the sum of the rises up to an expiry. Source: Gatheral and Jacquier (2014),
+    Arbitrage-free SVI volatility surfaces, Quantitative Finance 14(1), section 4.
     """
     rho, share, gamma = x[:3].tolist()
     eta = 2.0 * share / (1.0 + abs(rho))
     root = math.sqrt(1.0 - rho**2)
 
+    rises = np.exp(x[3:])
     smiles = []
-    for theta in np.cumsum(np.exp(x[3:])).tolist():
+    for theta in np.cumsum(rises).tolist():
         phi = eta / (theta**gamma * (1.0 + theta) ** (1.0 - gamma))
         smile = SVI(
             a=0.5 * theta * (1.0 - rho**2),

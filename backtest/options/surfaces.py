@@ -31,7 +31,9 @@ OF_SURFACE = ("fits", "left_out", "quotes")
 
 
 def fit_snapshots(
-    chain: Chain, model: Model, progress: core.Progress | None
+    chain: Chain,
+    model: Model,
+    progress: core.Progress | None,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of all surfaces of a chain by ``snapshot``, and the ``skipped`` ones."""
     surfaces: dict[int, Surface] = {}
@@ -43,11 +45,13 @@ def fit_snapshots(
             skipped.append((time, str(error)))
         core.report_progress(progress, k + 1, len(chain.times))
     if not surfaces:
+        _, first_reason = skipped[0]
         raise DataError(
-            f"a snapshot must have a surface, got none in {chain.source}: {skipped[0][1]}; "
+            f"a snapshot must have a surface, got none in {chain.source}: {first_reason}; "
             "bt.Chain.load(path).inspect() shows why"
         )
 
+    # The tables of all surfaces, one below the other, with the number of the snapshot.
     tables = {"skipped": pd.DataFrame(skipped, columns=["time", "reason"])}
     for name in OF_SURFACE:
         parts = []
@@ -144,7 +148,8 @@ class Surfaces:
         if cache is None:
             tables = make()
         else:
-            tables = core.keep_tables(cache / name_cached_fits(chosen, model), make)
+            folder = cache / name_cached_fits(chosen, model)
+            tables = core.keep_tables(folder, make)
 
         # Tables of all snapshots, with the number of the snapshot among the chain's times.
         by_snapshot = {name: tables[name].set_index("snapshot") for name in OF_SURFACE}
@@ -193,7 +198,12 @@ class Surfaces:
         return np.asarray(np.searchsorted(self._stamps, times, side=side) - 1)
 
     def value(
-        self, strike: float, expiry: int, times: IntArray, spots: FloatArray, rows: IntArray
+        self,
+        strike: float,
+        expiry: int,
+        times: IntArray,
+        spots: FloatArray,
+        rows: IntArray,
     ) -> tuple[FloatArray, FloatArray]:
         """Return forward over spot, and volatility, of a contract at some times before its expiry.
 
@@ -205,11 +215,13 @@ class Surfaces:
         years_left = (expiry - times) / YEAR
         bases = np.empty(len(times))
         volatilities = np.empty(len(times))
+
+        # Surface by surface, for the times ``here`` at which it is in force.
         for row in np.unique(rows):
+            here = np.flatnonzero(rows == row)
             surface = self.surfaces[row]
             stamp = int(self._stamps[row])
             years_at_stamp = (expiry - stamp) / YEAR
-            here = np.flatnonzero(rows == row)
 
             # ln(F / spot) when the surface was stamped, and the part of it that is left.
             carry = float(surface._find_carry(np.float64(years_at_stamp)))
@@ -292,21 +304,28 @@ class Surfaces:
                 f"{core.repr_given(tenors)}"
             )
 
-        # A stamp at a close is not known at it.
+        # The number of the surface at each close, -1 before the first. A snapshot that is stamped
+        # at a close is not known at it.
         closes = market.time + market.interval
-        row = self.locate(closes, "left")
-        if row[-1] < 0 or closes[0] - self._stamps[-1] > MAX_AGE:
+        rows = self.locate(closes, "left")
+        has_none = rows[-1] < 0
+        is_old = closes[0] - self._stamps[-1] > MAX_AGE
+        if has_none or is_old:
+            first_close = core.format_time(int(closes[0]))
+            last_close = core.format_time(int(closes[-1]))
             raise DataError(
                 f"bars must close after a surface and at most {MAX_AGE / DAY:g} days after the "
-                f"last, got bars from {core.format_time(int(closes[0]))} to "
-                f"{core.format_time(int(closes[-1]))} for {self!r}"
+                f"last, got bars from {first_close} to {last_close} for {self!r}"
             )
 
+        # A NaN after the last surface: that is what the number -1 picks.
         columns = {}
         for tenor in tenors:
             for name, measure in COLUMNS.items():
-                by_snapshot = np.append(self._series(measure, tenor), np.nan)
-                columns[f"{name}_{tenor}"] = by_snapshot[row]  # row -1, before the first: NaN
-        columns["surface_age"] = np.where(row >= 0, self.find_ages(closes, row), np.nan)
-        columns["implied_volatility"] = columns[f"vix_{tenors[0]}"]
+                by_surface = np.append(self._series(measure, tenor), np.nan)
+                columns[f"{name}_{tenor}"] = by_surface[rows]
+        columns["surface_age"] = np.where(rows >= 0, self.find_ages(closes, rows), np.nan)
+
+        first_tenor = tenors[0]
+        columns["implied_volatility"] = columns[f"vix_{first_tenor}"]
         return market.with_columns(**columns)

@@ -251,7 +251,10 @@ class Combinator(Policy, metaclass=CombinatorClass):
 
 
 def write_asking(
-    writer: FormulaWriter, k: int, part: CombinedPart, policy: Policy
+    writer: FormulaWriter,
+    k: int,
+    part: CombinedPart,
+    policy: Policy,
 ) -> dict[str, str]:
     """Write the lines that ask policy k for its leverage, and put it into the local ``asked_k``.
 
@@ -276,7 +279,9 @@ def write_asking(
 
 
 def write_combining(
-    writer: FormulaWriter, n_policies: int, own_fields: tuple[str, ...] | None
+    writer: FormulaWriter,
+    n_policies: int,
+    own_fields: tuple[str, ...] | None,
 ) -> None:
     """Write the line that combines the answers ``asked_0``, ``asked_1`` ... into ``leverage``.
 

@@ -211,7 +211,9 @@ class LookAheadCheck:
         )
 
     def run_briefly(
-        self, observe_whole: Callable[[], Columns], of_kind: Causality
+        self,
+        observe_whole: Callable[[], Columns],
+        of_kind: Causality,
     ) -> Columns | None:
         """Return the columns of the whole market, compared with those of beginnings of it.
 
@@ -348,7 +350,12 @@ class LookAheadCheck:
                 beginnings.append(part)
 
     def _start_chain(
-        self, stop: int, length: int, known: list[str], *, most: int
+        self,
+        stop: int,
+        length: int,
+        known: list[str],
+        *,
+        most: int,
     ) -> tuple[Part | None, int]:
         """Return the part that begins a chain, None without one, and the length tried last.
 

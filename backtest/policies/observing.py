@@ -68,7 +68,9 @@ def parts_take_arrays(policy: Policy) -> bool:
 
 
 def observe_together(
-    observe: Callable[[], Columns], alone: Mapping[int, Mapping[str, FloatArray]], n: int
+    observe: Callable[[], Columns],
+    alone: Mapping[int, Mapping[str, FloatArray]],
+    n: int,
 ) -> dict[str, FloatArray]:
     """Return the columns of n settings or paths observed in one call, (n_bars, n) by name.
 
@@ -98,7 +100,10 @@ def holds_at(together: Columns, place: int, alone: Mapping[str, FloatArray], n: 
 
 
 def observe_checked(
-    policy: Policy, market: Market, *, effort: int = 1
+    policy: Policy,
+    market: Market,
+    *,
+    effort: int = 1,
 ) -> tuple[dict[str, FloatArray], Causality]:
     """Return a policy's columns, and how they were checked for looking ahead.
 
@@ -132,7 +137,11 @@ class Observed(NamedTuple):
 
 
 def check_once(
-    policy: Policy, market: Market, observe_whole: Callable[[], Columns], *, effort: int = 1
+    policy: Policy,
+    market: Market,
+    observe_whole: Callable[[], Columns],
+    *,
+    effort: int = 1,
 ) -> tuple[Columns, Causality]:
     """Return the columns of the whole market, and how they were checked for looking ahead.
 

@@ -273,7 +273,9 @@ def read_parameter(cls: type[Parameterized], field: dataclasses.Field[Any], hint
 
 
 def check_conditions(
-    cls: type[Parameterized], parameter: Parameter, parameters: Mapping[str, Parameter]
+    cls: type[Parameterized],
+    parameter: Parameter,
+    parameters: Mapping[str, Parameter],
 ) -> None:
     """Require that the condition of a parameter can hold: ``when`` names another, and its values.
 
@@ -301,7 +303,9 @@ def check_conditions(
 
 
 def check_settings(
-    cls: type[Parameterized], settings: Mapping[str, object], n_positional: int | None = None
+    cls: type[Parameterized],
+    settings: Mapping[str, object],
+    n_positional: int | None = None,
 ) -> None:
     """Require that settings are parameters of a class, and none is missing.
 
@@ -323,7 +327,9 @@ def check_settings(
 
 
 def check_left_out(
-    cls: type[Parameterized], args: Sequence[object], settings: Mapping[str, object]
+    cls: type[Parameterized],
+    args: Sequence[object],
+    settings: Mapping[str, object],
 ) -> None:
     """Raise ParameterError if a parameter is given beside the one that replaces it.
 

@@ -97,14 +97,23 @@ def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> 
 
 
 def draw_series(
-    closes: core.IntArray, values: core.FloatArray, name: str, color: str, **more: Any
+    closes: core.IntArray,
+    values: core.FloatArray,
+    name: str,
+    color: str,
+    **more: Any,
 ) -> dict[str, Any]:
     rows = thin_rows(closes, values)
     return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
 
 
 def draw_points(
-    x: Any, y: Any, name: str, color: str = "accent", size: int = 8, **more: Any
+    x: Any,
+    y: Any,
+    name: str,
+    color: str = "accent",
+    size: int = 8,
+    **more: Any,
 ) -> dict[str, Any]:
     marker: dict[str, Any] = {"size": size, "color": LIGHT[color], **more.pop("marker", {})}
     drawn = {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name}
@@ -112,7 +121,10 @@ def draw_points(
 
 
 def stack_panels(
-    titles: Sequence[str], weights: Sequence[float], gap: float, closes: core.IntArray
+    titles: Sequence[str],
+    weights: Sequence[float],
+    gap: float,
+    closes: core.IntArray,
 ) -> dict[str, Any]:
     """Return the layout of titled panels below each other that share their x axis.
 
@@ -209,7 +221,9 @@ BUCKETS = 500
 
 
 def thin_rows(
-    time: core.IntArray, *series: core.FloatArray, buckets: int = BUCKETS
+    time: core.IntArray,
+    *series: core.FloatArray,
+    buckets: int = BUCKETS,
 ) -> core.IntArray:
     """Return the rows to draw: of each pixel the first, last, lowest and highest of every line.
 

@@ -378,7 +378,10 @@ def write_label(label: Any, shown: core.ShownTable) -> str:
 
 
 def write_row(
-    shown: core.ShownTable, heads: Mapping[str, core.Head], label: str, row: Mapping[Any, Any]
+    shown: core.ShownTable,
+    heads: Mapping[str, core.Head],
+    label: str,
+    row: Mapping[Any, Any],
 ) -> Iterator[str | Cell]:
     """Yield the cells of a row; in a table of measures by row, ``label`` is the measure."""
     for name, head in heads.items():

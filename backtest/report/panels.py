@@ -106,7 +106,11 @@ def lay_out_panels(shown: ShownChart, panels: list[Panel], table: pd.DataFrame) 
 
 
 def draw_panel(
-    shown: ShownChart, panel: Panel, table: pd.DataFrame, layout: Layout, place: int
+    shown: ShownChart,
+    panel: Panel,
+    table: pd.DataFrame,
+    layout: Layout,
+    place: int,
 ) -> Iterator[dict[str, Any]]:
     """Yield the lines of a panel; write the scale and format of its axis into ``layout``."""
     axis = layout[name_axis("yaxis", place)]

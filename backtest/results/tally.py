@@ -192,7 +192,11 @@ def fold_product(log: float, product: float) -> tuple[float, float]:
 
 
 def raise_ratio(
-    peak_needed: float, peak_backing: float, needed: float, backing: float, is_held: bool
+    peak_needed: float,
+    peak_backing: float,
+    needed: float,
+    backing: float,
+    is_held: bool,
 ) -> tuple[float, float]:
     """Return requirement and backing of the highest margin ratio up to now."""
     if is_held and not backing > 0.0:

@@ -519,7 +519,10 @@ class Bands(SettingsResult):
                     self._chart_fan(),
                     ShownTable(self._list_rows(), "Measures", labels=Head("measure"), heads=heads),
                     ShownTable(
-                        events, "Shares of accounts", labels=Head("an account"), heads=chance
+                        events,
+                        "Shares of accounts",
+                        labels=Head("an account"),
+                        heads=chance,
                     ),
                 ),
                 shows="both",

@@ -216,7 +216,9 @@ def check_size_matters(test: Conditions) -> None:
 
 
 def find_half(
-    name: str, grid: Sequence[float], measure: Callable[[float], Mapping[str, float]]
+    name: str,
+    grid: Sequence[float],
+    measure: Callable[[float], Mapping[str, float]],
 ) -> float:
     """Return the first capital at which a measure is half of that at the smallest; NaN if none."""
     first = measure(grid[0])

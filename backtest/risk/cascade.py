@@ -214,7 +214,13 @@ class Cascade(SettingsResult):
             height=280,
         )
         table = ShownTable(
-            self.rounds, "Rounds", "", Head("round", "", "count"), heads, tuple(heads), most=60
+            self.rounds,
+            "Rounds",
+            "",
+            Head("round", "", "count"),
+            heads,
+            tuple(heads),
+            most=60,
         )
         note = (
             "Longs, shorts and deleveraged are closed notionals at the price before the shock, "
@@ -378,7 +384,10 @@ def tabulate_rounds(books: Books, start: float) -> pd.DataFrame:
 
 
 def describe_mine(
-    books: Books, accounts: pd.DataFrame, final: FloatArray, equity_before: float
+    books: Books,
+    accounts: pd.DataFrame,
+    final: FloatArray,
+    equity_before: float,
 ) -> dict[str, Any]:
     """Return what became of the last account, at the final prices."""
     row: dict[Any, Any] = accounts.iloc[-1].to_dict()

@@ -454,7 +454,10 @@ def read_shocks(names: Sequence[str], shock: Any) -> FloatArray:
 
 
 def read_curves(
-    names: Sequence[str], venues: Sequence[Venue], impact: Any, volume: Any
+    names: Sequence[str],
+    venues: Sequence[Venue],
+    impact: Any,
+    volume: Any,
 ) -> list[Any]:
     """Return the impact curve of each market, from its law and the money traded per day."""
     laws = list_by_market(names, "impact", impact)

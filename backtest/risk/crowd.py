@@ -285,7 +285,11 @@ class Crowd:
 
     @core.checked
     def skew(
-        self, venue: Venue | str | None = None, *, within: float = 0.05, price: float | None = None
+        self,
+        venue: Venue | str | None = None,
+        *,
+        within: float = 0.05,
+        price: float | None = None,
     ) -> Skew:
         """Return how differently longs and shorts are leveraged, and where they are liquidated.
 
@@ -365,7 +369,9 @@ class Crowd:
 
 
 def average_by_size(
-    values: core.FloatArray, notional: core.FloatArray, is_side: core.BoolArray
+    values: core.FloatArray,
+    notional: core.FloatArray,
+    is_side: core.BoolArray,
 ) -> float:
     """Return the mean of one side's values, weighted by notional; NaN of an empty side."""
     if not is_side.any():
@@ -374,7 +380,10 @@ def average_by_size(
 
 
 def find_liquidation_prices(
-    venue: Venue, quantity: Any, entry: Any, beside: Any
+    venue: Venue,
+    quantity: Any,
+    entry: Any,
+    beside: Any,
 ) -> core.FloatArray:
     """Return the prices that liquidate positions entered at values ``entry``; NaN where none.
 
@@ -570,7 +579,10 @@ def find_extremes_after(
 
 
 def find_failing_moves(
-    share: core.FloatArray, margin: float, *, is_inverse: bool
+    share: core.FloatArray,
+    margin: float,
+    *,
+    is_inverse: bool,
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the price over that of the entry at which a long and a short fail.
 

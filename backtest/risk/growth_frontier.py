@@ -128,7 +128,10 @@ class LeverageFrontier(SettingsResult):
                 blocks=(
                     *self._chart_growth(size),
                     ShownTable(
-                        self.best, "Highest median growth", labels=Head("source"), heads=best
+                        self.best,
+                        "Highest median growth",
+                        labels=Head("source"),
+                        heads=best,
                     ),
                     ShownTable(self.table, labels=Head("source"), heads=heads),
                 ),

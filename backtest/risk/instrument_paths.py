@@ -193,7 +193,10 @@ class InstrumentPaths:
         )
 
     def list_markets(
-        self, bars: PathBars, first_path: Market, memory: dict[str, core.FloatArray]
+        self,
+        bars: PathBars,
+        first_path: Market,
+        memory: dict[str, core.FloatArray],
     ) -> Iterator[PathMarkets]:
         """Yield all paths of some bars as :meth:`market_of` makes them, :data:`AT_ONCE` together.
 

@@ -457,7 +457,9 @@ def describe_cap(
 
 
 def choose_start(
-    policy: AnyPolicy | None, sizes: core.FloatArray, evaluations: int | None
+    policy: AnyPolicy | None,
+    sizes: core.FloatArray,
+    evaluations: int | None,
 ) -> float:
     """Return the size that is tried first: the least of a grid, or where a bisection begins."""
     if evaluations is None:

@@ -550,7 +550,10 @@ def confirm(
 
 
 def bisect_on_all(
-    trials: PathTrials, low: float, log_high: float, allowed: float
+    trials: PathTrials,
+    low: float,
+    log_high: float,
+    allowed: float,
 ) -> tuple[float, int | None]:
     """Return the largest leverage found at which at most ``allowed`` of all paths have the event.
 

@@ -204,7 +204,11 @@ def describe_share(kind: str, hits: float, n: int, confidence: float = 0.95) -> 
 
 
 def describe_horizon(
-    events: PathEvents, k: int, bars: int, days: core.FloatArray, confidence: float
+    events: PathEvents,
+    k: int,
+    bars: int,
+    days: core.FloatArray,
+    confidence: float,
 ) -> dict[str, Any]:
     """Return the row of horizon k, of so many bars: what the paths say of it.
 
@@ -677,7 +681,13 @@ def measure_risk(
     calm = runner.measure_calm()
     is_calm = runner.resume is None and any(ratio < CALM for ratio in calm.values())
     table = tabulate_horizons(
-        runner, events, past, terms=terms, bars=bars, days=days, is_calm=is_calm
+        runner,
+        events,
+        past,
+        terms=terms,
+        bars=bars,
+        days=days,
+        is_calm=is_calm,
     )
 
     settings = describe_terms(runner.policy, runner.test) | {

@@ -347,7 +347,11 @@ class MarginComparison(SettingsResult):
 
         lead = "Margin per notional at the close of each day."
         return Part(
-            key="levels", title="Margin over time", lead=lead, blocks=(chart, table), shows="both"
+            key="levels",
+            title="Margin over time",
+            lead=lead,
+            blocks=(chart, table),
+            shows="both",
         )
 
     def _show_coverage(self) -> Part:
@@ -393,7 +397,11 @@ class MarginComparison(SettingsResult):
         table = ShownTable(self.accounts, labels=Head("rule"), heads=heads)
         lead = "What happened to accounts that hold a constant position."
         return Part(
-            key="accounts", title="Accounts", lead=lead, blocks=(table, frontier), shows="both"
+            key="accounts",
+            title="Accounts",
+            lead=lead,
+            blocks=(table, frontier),
+            shows="both",
         )
 
 

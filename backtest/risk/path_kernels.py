@@ -126,7 +126,11 @@ def sum_first(numbers: FloatArray, n: int) -> float:
 
 @kernel
 def sum_products(
-    factor: FloatArray, total: FloatArray, spare: FloatArray, doublings: int, negligible: float
+    factor: FloatArray,
+    total: FloatArray,
+    spare: FloatArray,
+    doublings: int,
+    negligible: float,
 ) -> None:
     """Write S_k = 1 + f_k + f_k f_{k-1} + f_k f_{k-1} f_{k-2} + ... on a circle to ``total`` (n,).
 

@@ -38,7 +38,10 @@ class PathCalendar(NamedTuple):
 
 
 def plan_calendar(
-    history: Market, horizon: int, grid: FundingGrid | None, every: int
+    history: Market,
+    horizon: int,
+    grid: FundingGrid | None,
+    every: int,
 ) -> PathCalendar:
     """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
     if history.end + horizon > np.iinfo(np.int64).max - 2 * WEEK:

@@ -254,7 +254,9 @@ class PathsRunner(core.Carried):
         return ratios
 
     def simulate_starts(
-        self, begins: core.IntArray, width: int
+        self,
+        begins: core.IntArray,
+        width: int,
     ) -> Iterator[tuple[int, core.FloatArray]]:
         """Yield what the account becomes that begins anew after each of some bars of history.
 
@@ -324,7 +326,10 @@ class PathsRunner(core.Carried):
             return engine.finish(setup, outcome)
 
     def run_chunks(
-        self, *, threads: int = 1, progress: Progress | None = None
+        self,
+        *,
+        threads: int = 1,
+        progress: Progress | None = None,
     ) -> Iterator[PathLives]:
         """Yield what became of the account on all paths, block by block in their order."""
         _ = self.loop  # compiled before threads start
@@ -511,7 +516,12 @@ class PathsRunner(core.Carried):
         return columns, known
 
     def observe(
-        self, observed: engine.ObservedPolicy, name: str, bars: PathBars, *, is_first: bool = True
+        self,
+        observed: engine.ObservedPolicy,
+        name: str,
+        bars: PathBars,
+        *,
+        is_first: bool = True,
     ) -> tuple[dict[str, core.FloatArray], core.IntArray]:
         """Return the columns of a policy along some paths, and when each path asks it.
 
@@ -571,7 +581,11 @@ class PathsRunner(core.Carried):
         before = seen.slice(0, seen.n_bars - self.paths.width + 1)
         signal = self.weights_seen[self.paths.names.index(name)]
         return self.paths.members[name].market_of(
-            bars, 0, before, source=seen.source, signal=np.clip(signal, -1.0, 1.0)
+            bars,
+            0,
+            before,
+            source=seen.source,
+            signal=np.clip(signal, -1.0, 1.0),
         )
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
@@ -603,7 +617,9 @@ class PathsRunner(core.Carried):
 
 
 def observe_paths(
-    policy: policies.Policy, paths: PathMarkets, compared: Collection[int]
+    policy: policies.Policy,
+    paths: PathMarkets,
+    compared: Collection[int],
 ) -> list[dict[str, core.FloatArray]]:
     """Return the columns of some paths: of all together, (n_bars, k), or of each alone, (n_bars,).
 

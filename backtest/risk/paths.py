@@ -180,7 +180,11 @@ class Paths:
         }
 
     def draw_again(
-        self, start: int, horizon: str, count: int, numbers: KeptNumbers | None = None
+        self,
+        start: int,
+        horizon: str,
+        count: int,
+        numbers: KeptNumbers | None = None,
     ) -> Paths:
         """Return paths from another close, ns: all that is fitted is fitted to the bars before.
 
@@ -271,14 +275,21 @@ class Paths:
         return bars  # another thread may have cleared what is kept
 
     def closes(
-        self, first: int = 0, stop: int | None = None, name: str | None = None
+        self,
+        first: int = 0,
+        stop: int | None = None,
+        name: str | None = None,
     ) -> core.FloatArray:
         """Return last prices of an instrument at closes, of shape (paths, width)."""
         bars = self.draw(first, self.count if stop is None else stop, name)
         return np.asarray(bars.prices[3])
 
     def markets_of(
-        self, bars: Mapping[str, PathBars], k: int, number: int, behind: int = 0
+        self,
+        bars: Mapping[str, PathBars],
+        k: int,
+        number: int,
+        behind: int = 0,
     ) -> Markets:
         """Return path k of some bars, which is path ``number``, and up to ``behind`` before it."""
         first = max(self.markets.n_bars - 1 - behind, 0)

@@ -226,7 +226,10 @@ def forecast_at(
 
 
 def move_to_date(
-    runner: PathsRunner, close: int, horizon: str, numbers: KeptNumbers | None
+    runner: PathsRunner,
+    close: int,
+    horizon: str,
+    numbers: KeptNumbers | None,
 ) -> PathsRunner:
     """Return the runner of a new account at a past close, ns, whose paths know nothing later."""
     paths = runner.paths.draw_again(close, horizon, sc.SCORED_PATHS, numbers)
@@ -261,7 +264,11 @@ def know_past(past: PastStarts, ahead: int, age: int) -> PastStarts:
 
 
 def find_lost(
-    runner: PathsRunner, dates: core.IntArray, bars: int, *, is_ruin_counted: bool = True
+    runner: PathsRunner,
+    dates: core.IntArray,
+    bars: int,
+    *,
+    is_ruin_counted: bool = True,
 ) -> core.BoolArray:
     """Return whether an account that was new at each date was lost within some bars, (n,)."""
     came = np.zeros(len(dates), np.bool_)
@@ -280,7 +287,10 @@ def leave_untold(runner: PathsRunner, dates: core.IntArray) -> sc.Record:
 
 
 def make_record(
-    runner: PathsRunner, dates: core.IntArray, told: core.FloatArray, came: core.BoolArray
+    runner: PathsRunner,
+    dates: core.IntArray,
+    told: core.FloatArray,
+    came: core.BoolArray,
 ) -> sc.Record:
     """Return the record of dates, bars of history: forecasts, what came, and which were calm.
 
@@ -334,7 +344,10 @@ def measure_band(paths: Paths) -> core.FloatArray:
 
 
 def score_funding(
-    runner: PathsRunner, dates: core.IntArray, horizon: str, bands: Sequence[core.FloatArray]
+    runner: PathsRunner,
+    dates: core.IntArray,
+    horizon: str,
+    bands: Sequence[core.FloatArray],
 ) -> dict[str, sc.IntervalRecord]:
     """Return the record of the band of mean funding rates, per year, of one instrument.
 

@@ -49,7 +49,10 @@ def liquidation_risk(
 
     scored = score_risk(risk, threads=threads, progress=progress)
     return replace(
-        risk, scores=scored.scores, intervals=scored.intervals, forecasts=scored.forecasts
+        risk,
+        scores=scored.scores,
+        intervals=scored.intervals,
+        forecasts=scored.forecasts,
     )
 
 

@@ -312,7 +312,9 @@ HEDGED = tuple(2.0**k for k in range(-6, 6))
 
 
 def find_break_even(
-    account: StressedAccount, scenario: Scenario, replayed: Bars | None
+    account: StressedAccount,
+    scenario: Scenario,
+    replayed: Bars | None,
 ) -> tuple[str, float]:
     """Return the market whose move the break-even is, and that move, a fraction of its price.
 
@@ -360,7 +362,9 @@ def find_break_even(
 
 
 def list_gains(
-    account: StressedAccount, logs: Mapping[str, float], replayed: Bars | None
+    account: StressedAccount,
+    logs: Mapping[str, float],
+    replayed: Bars | None,
 ) -> list[float]:
     """Return about what each market brings the account at its farthest point, in money.
 
@@ -388,7 +392,9 @@ def scale_replay(replayed: Bars, factor: float) -> Bars:
 
 
 def find_log_moves(
-    account: StressedAccount, scenario: Scenario, replayed: Bars | None
+    account: StressedAccount,
+    scenario: Scenario,
+    replayed: Bars | None,
 ) -> dict[str, float]:
     """Return the log move of each market: in a replay, to the extreme that hurts what is held.
 
@@ -570,7 +576,11 @@ class StressedRun:
         return self.result.last_time
 
     def simulate(
-        self, scenario: Scenario, data: Market | Markets | None, *, seeks_break_even: bool = True
+        self,
+        scenario: Scenario,
+        data: Market | Markets | None,
+        *,
+        seeks_break_even: bool = True,
     ) -> ScenarioOutcome:
         """Take the account through a scenario: bars that are replayed if there are any, or made.
 

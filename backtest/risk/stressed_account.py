@@ -313,7 +313,11 @@ class StressedAccount:
         return float(scenario.adl * quantity * gap)
 
     def pass_bars(
-        self, scenario: Scenario, bars: Bars, *, is_search: bool
+        self,
+        scenario: Scenario,
+        bars: Bars,
+        *,
+        is_search: bool,
     ) -> tuple[engine.LaterBars, float]:
         """Take the account through bars, or to a liquidation; return also the least distance."""
         setup = self._set_up(scenario, bars)
@@ -559,7 +563,9 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
 
 
 def measure_least_gap(
-    bar: a.AccountBar, values: core.FloatArray, asset_prices: core.FloatArray
+    bar: a.AccountBar,
+    values: core.FloatArray,
+    asset_prices: core.FloatArray,
 ) -> float:
     """Return the least distance of a position from its liquidation price, infinite without one.
 

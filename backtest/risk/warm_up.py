@@ -75,7 +75,12 @@ def observe_history(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the setup of the paths gives them
         return engine.observe_policies(
-            policies, overlay, clock.seen, venues, clock.pick(weights), is_checked=False
+            policies,
+            overlay,
+            clock.seen,
+            venues,
+            clock.pick(weights),
+            is_checked=False,
         )
 
 

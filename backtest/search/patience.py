@@ -167,7 +167,12 @@ def estimate_errors(
         return np.zeros((len(rows.done), len(goal.objectives)))
     drawn = [
         *resample_scores(
-            goal, rows.metrics, rows.returns, find_span(evaluator), draws=ERROR_DRAWS, seed=seed
+            goal,
+            rows.metrics,
+            rows.returns,
+            find_span(evaluator),
+            draws=ERROR_DRAWS,
+            seed=seed,
         )
     ]
     return np.asarray(np.nan_to_num(np.std(drawn, axis=0, ddof=1)))
