@@ -26,7 +26,7 @@ class Average(Combinator):
         return {"direction": market.signal}
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
-        """Return the mean of what is asked."""
+        """Return the mean of what is asked; NaN keeps the position, and counts as what is held."""
         held = held_leverage(account, bar.direction)
 
         total = 0.0

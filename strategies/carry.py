@@ -47,7 +47,12 @@ class Carry(Policy):
         return {"earned": funding_forecast(market, self.half_life)}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
-        """Return the size of the pair: n, at most 1, or nothing."""
+        """Return the leverage of each leg: n, at most 1, or nothing.
+
+        n = 1 / ((1 + rise) (h + b + m (1 + b))), h the haircut of the spot leg, b the premium and m
+        the maintenance rate of the perpetual.
+        """
+        # The funding rate is not known yet.
         if math.isnan(bar.earned):
             return math.nan
 
@@ -57,15 +62,17 @@ class Carry(Policy):
         largest = 1.0 / ((1.0 + self.rise) * needed)
         unlevered = min(1.0, largest)
 
-        # Each size must earn its cost to be opened; what is held stays until it loses that cost.
+        # c per year. Each size must earn it to be opened; what is held stays until it loses it.
         cost = self.cost * 365.0 / self.holding
         held = abs(account.leverage)
-        is_levered = held > 0.5 * (1.0 + largest)
 
+        # The large pair, which is held where the leverage is nearer to it than to 1.
+        is_levered = held > 0.5 * (1.0 + largest)
         hurdle = -cost if is_levered else cost
         if bar.earned > self.borrow_rate + hurdle:
             return largest
 
+        # The pair without a loan.
         hurdle = -cost if held > 0.0 else cost
         if bar.earned > self.cash_rate + hurdle:
             return unlevered

@@ -47,7 +47,11 @@ class Cppi(Policy):
         return Floor(base=0.0)
 
     def leverage(self, bar: Bar, account: AccountView, memory: Floor) -> tuple[float, Floor]:
-        """Return m (E - F) / E, and the equity at the first close."""
+        """Return max(0, m (E - F) / E), and the equity at the first close.
+
+        F = max(floor E_0 (1 + growth)^years, ratchet M), E_0 that equity and M its peak.
+        """
+        # E_0 is not known at the first close: it is the equity there.
         base = memory.base if memory.base > 0.0 else account.equity
 
         # F, the floor: it grows with time, or follows the peak.

@@ -38,12 +38,15 @@ class DeltaHedge(OptionRule):
         return math.nan
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
-        """Return the contracts of the instrument to hold, if the band is left."""
+        """Return the contracts of the instrument to hold, if x has left the band.
+
+        x = (N + sum of Q D) / E: the instrument and the deltas of the options, over the equity.
+        """
         equity = account.equity
         if not equity > 0.0:
             return {}
 
-        # x - target: the delta of the options, the instrument, and coins that are hedged too.
+        # x - target. Coins count where the equity in money is hedged: all of it is in coins.
         delta = sum(option.quantity * option.delta_notional for option in chain.positions())
         coins = 0.0
         if self.numeraire == "money" and account.venue.is_inverse:
@@ -52,7 +55,7 @@ class DeltaHedge(OptionRule):
         if abs(distance) <= self.band:
             return {}
 
-        # A hedge back to the edge leaves the band on the side where x is.
+        # A hedge back to the edge leaves a band's width, on the side where x is.
         distance_left = 0.0
         if self.edge == "band":
             distance_left = math.copysign(self.band, distance)
@@ -63,6 +66,7 @@ class DeltaHedge(OptionRule):
             price = 1.0 / bar.mark
         contract_value = account.venue.size * price
 
+        # What is too much, as a number of contracts, is sold.
         excess = distance - distance_left
         quantity = account.position - excess * equity / contract_value
         return {"hedge": (chain.instrument, quantity)}

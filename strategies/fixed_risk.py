@@ -36,8 +36,14 @@ class FixedRisk(Policy):
         return {"signal": market.signal}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
-        """Return NaN while a position in the direction of the signal is held, else L."""
-        if bar.signal * account.position > 0.0 or math.isnan(bar.stop_distance):
+        """Return NaN while a position in the direction of the signal is held, else L.
+
+        L = share / loss, loss what one unit of notional loses from the entry to the stop, with both
+        fees and slippage; less where the venue would liquidate before the stop.
+        """
+        # An entry is held as it is; without a stop there is no size.
+        is_held = bar.signal * account.position > 0.0
+        if is_held or math.isnan(bar.stop_distance):
             return math.nan
 
         # Prices of both fills, over the close.
@@ -54,16 +60,17 @@ class FixedRisk(Policy):
             out = 1.0 / out
             side = -side
 
-        # L: the share over what one unit of notional loses from the fill to the stop.
         entry_fee = bar.taker * entry
         loss = side * (entry - out) + entry_fee + bar.taker * out
         level = self.share / loss
 
-        # The venue must not liquidate before the stop. What the entry costs is gone by then.
+        # The venue must not liquidate before the stop. ``largest`` is the leverage that the stop
+        # would just liquidate. The entry costs equity first, so the leverage over what is left is
+        # larger by this factor.
         notional = margin.survivable_notional(account.venue, account.equity, stop)
         largest = notional / account.equity
         entry_cost = side * (entry - 1.0) + entry_fee
-        share_needed = 1.0 + largest * entry_cost
-        if level * share_needed > largest * INSIDE:
-            level = largest * INSIDE / share_needed
+        growth = 1.0 + largest * entry_cost
+        if level * growth > largest * INSIDE:
+            level = largest * INSIDE / growth
         return level

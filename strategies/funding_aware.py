@@ -42,6 +42,7 @@ class FundingAware(Combinator):
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return what is asked times clip(1 - k max(0, s f - f_0) / sigma, 0, 1)."""
+        # s f - f_0: what the position pays above the break-even, per year.
         excess = bar.paid - self.break_even
         if math.isnan(excess) or excess <= 0.0 or self.sensitivity == 0.0:
             return asked[0]

@@ -35,28 +35,37 @@ class HealthTarget(Policy):
         return {"signal": market.signal}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
-        """Return the leverage at the target health outside the bounds, NaN inside."""
+        """Return the leverage at the target health outside the bounds, NaN inside.
+
+        With the target health H and the liquidation threshold theta it is H / (H - theta) for a
+        long and 1 / (H (2 - theta) - 1) for a short.
+        """
         if bar.signal == 0.0:
             return 0.0
 
-        # 1 - theta, from the brackets of the venue.
+        # The maintenance rate, from the brackets of the venue: 2 - theta is 1 + rate.
         equity = account.equity
         rate: float = margin.maintenance(account.venue, equity) / equity
+        theta = 1.0 - rate
 
-        # What the signal is held with at the target, and the health of what is held. Nothing on
-        # its side has a health of 0; a long without a loan, one without a limit.
-        held = account.leverage / bar.signal
-        health = 0.0
+        # The leverage of a position whose health is the target.
         if bar.signal > 0.0:
-            wanted = 1.0 / (1.0 - (1.0 - rate) / self.target)
-            if account.position > 0.0:
-                health = math.inf
-                if held > 1.0:
-                    health = (1.0 - rate) * held / (held - 1.0)
+            wanted = 1.0 / (1.0 - theta / self.target)
         else:
             wanted = 1.0 / (self.target * (1.0 + rate) - 1.0)
-            if account.position < 0.0:
-                health = (1.0 / held + 1.0) / (1.0 + rate)
+
+        # Nothing is held on the side of the signal: there is no loan whose health could be kept.
+        if bar.signal * account.position <= 0.0:
+            return wanted
+
+        # H of what is held, per unit of the signal. A long without a loan has no limit.
+        held = account.leverage / bar.signal
+        if bar.signal < 0.0:
+            health = (1.0 / held + 1.0) / (1.0 + rate)
+        elif held > 1.0:
+            health = theta * held / (held - 1.0)
+        else:
+            health = math.inf
 
         low = min(self.min_health, self.target)
         high = max(self.max_health, self.target)

@@ -116,18 +116,31 @@ class Kelly(Policy):
         if bar.drift <= 0.0:
             return 0.0
 
-        # f, the given fraction or the one that keeps the floor. With errors the drift
-        # is the one whose full Kelly leverage keeps it.
-        fraction = self.fraction
-        if self.floor_loss > 0.0:
-            fraction = 1.0
-            odds = math.log(self.probability) / math.log(1.0 - self.floor_loss)
-            if odds > 1.0 and not self.errors:
-                fraction = 2.0 / (1.0 + odds)
-
-        # mu = m t^2 / (t^2 + shrinkage), with t = m / error.
+        # mu = m t^2 / (t^2 + shrinkage) with t = m / error, multiplied out by error^2.
         square = bar.drift * bar.drift
         mu = bar.drift * square / (square + self.shrinkage * bar.error * bar.error)
 
+        # The given fraction, or the one that keeps the floor. With errors ``observe`` has put the
+        # floor into the drift: its full Kelly leverage keeps it.
+        fraction = self.fraction
+        if self.floor_loss > 0.0:
+            fraction = 1.0
+            if not self.errors:
+                fraction = find_floor_fraction(self.floor_loss, self.probability)
+
         wanted = fraction * mu / (bar.sigma * bar.sigma)
         return self.cap if wanted > self.cap else wanted
+
+
+def find_floor_fraction(loss: float, probability: float) -> float:
+    """Return the largest fraction of full Kelly, up to 1, that keeps a floor under the start.
+
+    f = 2 / (1 + x) with x = ln probability / ln (1 - loss). At that fraction wealth ever falls by
+    ``loss`` under its start with ``probability``: P(inf W <= a) = a^(2 / f - 1).
+    """
+    x = math.log(probability) / math.log(1.0 - loss)
+
+    # Full Kelly falls so far less often than allowed.
+    if x <= 1.0:
+        return 1.0
+    return 2.0 / (1.0 + x)

@@ -61,20 +61,23 @@ class Ladder(Policy):
         return {"sigma": sigma, "by_volatility": zeros + 1.0}
 
     def leverage(self, bar: Bar, account: AccountView, memory: Step) -> tuple[float, Step]:
-        """Return the level of the step, and the step."""
+        """Return the level of the step, and the step: how many thresholds x has passed."""
         x = account.drawdown
         thresholds = self.drawdowns
         if bar.by_volatility > 0.0:
             x = bar.sigma
             thresholds = self.volatilities
+
+        # Volatility is not known yet: the position stays as it is.
         if math.isnan(x):
             return math.nan, memory
 
-        # The step stays where it is between the thresholds up and the lower ones down.
+        # A threshold is passed upward at its value, and downward at 1 - band of it. So the step is
+        # at least the number passed upward, at most the number not passed downward.
         first, second = thresholds
-        kept = 1.0 - self.band
+        downward = 1.0 - self.band
         fewest = count_passed(x, first, second)
-        most = count_passed(x, first * kept, second * kept)
+        most = count_passed(x, first * downward, second * downward)
         step = min(max(memory.step, fewest), most)
 
         level = self.levels[2]

@@ -33,7 +33,10 @@ class LiquidationDistance(Policy):
         return self.target
 
     def venue_leverage(self, bar: Bar, account: AccountView) -> float:
-        """Return the setting whose margin keeps the distance."""
+        """Return the leverage to set at the venue, whose margin keeps the distance.
+
+        It is the notional over the margin that is needed, at most the largest of the venue.
+        """
         venue = account.venue
         limit: float = venue.leverages[0]
         value = value_contract(venue, bar.mark)
@@ -47,13 +50,16 @@ class LiquidationDistance(Policy):
             of_short = find_margin(venue, -quantity, bar.mark, upper)
             return limit_setting(quantity * value, max(of_long, of_short), limit)
 
+        # The margin that keeps the distance, and the one that is posted: the liquidation price
+        # that the account has says how much it is.
         quantity = account.position
         side = 1.0 if quantity > 0.0 else -1.0
         price = bar.mark * (1.0 - side * self.distance)
         wanted = find_margin(venue, quantity, account.entry, price)
         posted = find_margin(venue, quantity, account.entry, account.liquidation_price)
 
-        # A loss stays with the venue when margin is taken back.
+        # Margin is taken back from a losing position: the venue keeps the loss, and counts the
+        # setting at the mark.
         entry_value = value_contract(venue, account.entry)
         profit = quantity * (value - entry_value)
         if posted > wanted and profit < 0.0:

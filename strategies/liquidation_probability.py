@@ -67,14 +67,16 @@ class LiquidationProbability(Policy):
         }
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
-        """Return N / E."""
+        """Return N / E, N the largest notional that survives a move of the price to u."""
         equity = account.equity
         if equity <= 0.0:
             return 0.0
 
-        # u: the price where it is liquidated, over that of the close.
+        # u: the price to survive over that of the close, below 1 for a long, above it for a short.
         ratio = bar.ratio
         if bar.side < 0.0:
             ratio = 1.0 / bar.ratio
+
+        # N, by the maintenance brackets of the venue.
         notional: float = margin.survivable_notional(account.venue, equity, ratio)
         return notional / equity

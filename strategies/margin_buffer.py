@@ -61,10 +61,11 @@ class MarginBuffer(Policy):
 
 
 def find_notional(venue: Any, requirement: float) -> float:
-    """Return the notional whose maintenance margin is as given, over 0.
+    """Return the notional whose maintenance margin is ``requirement``, which is over 0.
 
-    The margin is a straight line from each bracket's floor to the next: between the two whose
-    margins enclose the requirement, or beyond the last.
+    ``venue.floors`` are the notionals at which the brackets of the venue begin, the first at 0. The
+    margin is a straight line from each floor to the next, and beyond the last. So the notional is
+    interpolated between the two floors whose margins enclose the requirement.
     """
     floor = 0.0
     margin_at_floor = 0.0
@@ -79,7 +80,9 @@ def find_notional(venue: Any, requirement: float) -> float:
         floor = next_floor
         margin_at_floor = margin_at_next
 
-    # Beyond the last floor any width shows the slope: the requirement is a length at hand.
-    margin_beyond: float = margin.maintenance(venue, floor + requirement)
+    # Beyond the last floor any width shows the slope. The requirement is one at hand, in the same
+    # currency.
+    width = requirement
+    margin_beyond: float = margin.maintenance(venue, floor + width)
     rise = margin_beyond - margin_at_floor
-    return floor + (requirement - margin_at_floor) * requirement / rise
+    return floor + (requirement - margin_at_floor) * width / rise

@@ -43,6 +43,7 @@ class SharpeScaling(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / sigma) clip(SR / reference, 0, cap)."""
+        # SR, the mean of the estimate and the prior, each by its precision 1 / error^2.
         precision = 1.0 / (bar.error * bar.error)
         prior_precision = 1.0 / (self.prior_error * self.prior_error)
 

@@ -60,7 +60,11 @@ class Smoothed(Combinator):
         asked: tuple[float, ...],
         memory: Pace,
     ) -> tuple[float, Pace]:
-        """Return what is asked, within reach of the last decision."""
+        """Return the leverage asked for, as far as the speeds allow it since the last decision.
+
+        L_t = min(max(a_t, min(L_{t-1}, l_t) - down d), L_{t-1} + up d): a_t is asked for, l_t is
+        held, and d are the days since the last decision.
+        """
         wanted = asked[0]
         is_held = 0.0
         if account.position != 0.0:
@@ -77,6 +81,7 @@ class Smoothed(Combinator):
         if math.isnan(wanted):
             return wanted, Pace(last, account.days, is_held)
 
+        # The lowest and the highest leverage that the speeds allow.
         days = account.days - memory.days
         held = held_leverage(account, bar.direction)
         lowest = min(last, held) - self.down * days
@@ -84,9 +89,9 @@ class Smoothed(Combinator):
 
         # An infinite speed over no time makes a bound NaN, which limits nothing: comparisons with
         # NaN are False.
-        reached = wanted
+        leverage = wanted
         if wanted < lowest:
-            reached = lowest
+            leverage = lowest
         elif highest < wanted:
-            reached = highest
-        return reached, Pace(reached, account.days, is_held)
+            leverage = highest
+        return leverage, Pace(leverage, account.days, is_held)

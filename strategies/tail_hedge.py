@@ -33,13 +33,19 @@ class TailHedge(OptionRule):
     cover: Annotated[float, Range(0.0, 10.0, "of the notional")] = 1.0
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
-        """Return the contract to hold after a roll, and its quantity."""
+        """Return the contract to hold after a roll, and its quantity.
+
+        The quantity is min(budget E / a, cover N / n), a the ask of a contract and n its notional.
+        Between rolls there is no order.
+        """
         # A put protects what is long, a call what is short.
         kind = "call"
         side = -1.0
         if self.delta < 0.0:
             kind = "put"
             side = 1.0
+
+        # N, the notional on that side.
         notional = max(side * chain.cover(account), 0.0)
 
         legs = {"tail": (kind, self.delta, 1.0)}
@@ -51,5 +57,7 @@ class TailHedge(OptionRule):
             if contract.cost > 0.0:
                 affordable = self.budget * account.equity / contract.cost
                 quantity = min(affordable, quantity)
+
+            # Equity below 0 affords none.
             orders[leg] = (contract.name, max(quantity, 0.0))
         return orders

@@ -50,7 +50,10 @@ class TrendVol(Policy):
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / sigma) max(0, side trend)."""
         strength = bar.side * bar.trend
+
+        # The trend is against the signal.
         if strength <= 0.0:
             return 0.0
-        full = self.target / bar.sigma
-        return full * strength
+
+        of_full_trend = self.target / bar.sigma
+        return of_full_trend * strength
