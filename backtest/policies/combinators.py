@@ -72,22 +72,32 @@ class Combinator(Policy, metaclass=CombinatorClass):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        build_frozen = cls.__init__
+
+        # The class that the user wrote; those made over policies inherit it.
         if not cls.parts:
             cls.written = cls
+
+        # The dataclass takes fields alone. Its ``__init__`` is wrapped, so that policies may be
+        # given by position before them.
+        build_frozen = cls.__init__
 
         @functools.wraps(build_frozen)
         def __init__(self: Combinator, *args: object, **settings: object) -> None:  # noqa: N807 - it is the method
             positional = self._name_positional(args)
             for name in positional.keys() & settings.keys():
-                both = f"{positional[name]!r} and {settings[name]!r}"
-                raise ParameterError(f"{type(self).__name__}: {name} was given twice, {both}")
+                raise ParameterError(
+                    f"{type(self).__name__}: {name} was given twice, {positional[name]!r} and "
+                    f"{settings[name]!r}"
+                )
             build_frozen(self, **positional, **settings)
 
         cls.__init__ = __init__  # type: ignore[method-assign, assignment]
 
     def _name_positional(self, args: tuple[object, ...]) -> dict[str, Any]:
-        """Return the parameters that positional arguments give: of the policies, then its own."""
+        """Return the values of fields that positional arguments give: policies, then its own.
+
+        A policy gives a value to each of the fields that stand for its parameters.
+        """
         policies, rest = split_policies(args)
         names = own_parameters(type(self))
         if len(rest) > len(names):
@@ -218,6 +228,12 @@ class Combinator(Policy, metaclass=CombinatorClass):
         """Return the formula of the setting of its position, None if nothing decides it.
 
         That of the combinator itself decides; without one, the lowest that its policies ask for.
+        For two policies the text is::
+
+            def venue_leverage(self, bar, account):
+                asked = 1.0 * rule_0(..., account)
+                asked = choose_lower(asked, 1.0 * rule_1(..., account))
+                return asked
         """
         own_formula: Callable[..., Any] | None = getattr(self.written, "venue_leverage", None)
         if own_formula is not None:
@@ -346,7 +362,10 @@ def check_class(cls: type[Combinator]) -> None:
 
 
 def split_policies(args: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[object, ...]]:
-    """Return the policies that arguments begin with, and the others, which must be none."""
+    """Return the policies that arguments begin with, and the arguments after them.
+
+    Raises ParameterError if a policy, or a class of policies, is among those after.
+    """
     policies: list[Policy] = []
     for arg in args:
         if not isinstance(arg, Policy):
@@ -424,7 +443,10 @@ def name_parts(policies: tuple[type[Policy], ...]) -> list[str]:
 
 
 def annotate(part: CombinedPart, parameter: Parameter) -> Any:
-    """Return the annotation of a policy's parameter among those of the combinator."""
+    """Return the annotation of a policy's parameter among those of the combinator.
+
+    ``part.flat`` maps the names of the policy's parameters to their names in the combinator.
+    """
     kind: Any = parameter.kind
     if parameter.length:
         kind = tuple[kind, ...]
@@ -432,7 +454,8 @@ def annotate(part: CombinedPart, parameter: Parameter) -> Any:
     if space is None:
         return kind
 
-    # A condition on another parameter has the flat name of that.
+    # A condition names another parameter, which has another name in the combinator. The range is
+    # frozen, and that of the policy itself must stay: a copy of it is changed.
     if space.when is not None:
         name, values = space.when
         space = copy.copy(space)
@@ -458,7 +481,10 @@ class OptionRule(Combinator):
         return asked[0]
 
     def option_orders(self, bar: Any, account: Any, chain: Any) -> OptionOrders:
-        """Return the orders of the policy inside, and those of the rule."""
+        """Return the orders of the policy inside, and those of the rule, by the name of the leg.
+
+        Raises PolicyError if both order a leg of one name.
+        """
         orders = self.orders(bar, account, chain)
         for k, part in enumerate(self.parts):
             if not p.trades_options(part.policy):

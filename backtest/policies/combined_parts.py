@@ -69,14 +69,14 @@ def view_class(part: CombinedPart) -> Any:
     So its view of a policy has no fields: :meth:`CombinedPart.view` makes one with the combinator
     as ``_whole``, and ``view.target`` is ``_whole.first_target``. Methods are those of the policy.
     """
-    name_in_whole = part.flat
+    names_in_whole = part.flat  # by name of the policy's parameter
 
-    # Every attribute is asked for here first: a default of the class would hide a field of the
-    # combinator, as ``__getattr__`` is only asked for what is missing.
+    # Every attribute is asked for here first. ``__getattr__`` would not do: it is only asked for
+    # what is missing, and the policy's class has the defaults of its parameters as attributes.
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
-        if name in name_in_whole:
+        if name in names_in_whole:
             whole = object.__getattribute__(self, "_whole")
-            return getattr(whole, name_in_whole[name])
+            return getattr(whole, names_in_whole[name])
         return object.__getattribute__(self, name)
 
     body = {"__getattribute__": __getattribute__, "__module__": part.policy.__module__}
@@ -150,9 +150,12 @@ class FormulaWriter:
         self.scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
         self.scope[f"Bar_{k}"] = name_tuple("Bar", (*p.BAR_FIELDS, *own_columns))
 
+        # The one field of a policy without parameters is not used.
         settings = [f"self.{flat}" for flat in part.flat.values()]
         if not settings:
             settings = ["0.0"]
+
+        # The columns of a policy have a prefix in the bar of the combinator.
         values = [f"bar.{name}" for name in p.BAR_FIELDS]
         values += [f"bar.{part.prefix}{name}" for name in own_columns]
         arguments = [
@@ -197,17 +200,22 @@ def choose_lower(one: float, other: float) -> float:
 
 @functools.cache
 def make_settings_class(cls: type[Policy]) -> Any:
-    """Return a named tuple of the parameters of a policy that also has its methods and constants.
+    """Return a named tuple that stands for a policy in formulas: ``self`` of its methods.
 
-    It compiles; a policy itself does not. Without a parameter it has one field that is not used.
+    numba compiles named tuples of numbers, but no policies. The fields are the parameters of the
+    policy; without any there is one that is not used, as numba needs one. Methods and constants of
+    the policy are found by their names too, in plain Python.
     """
     fields = tuple(cls.parameters()) or ("nothing",)
     base: Any = namedtuple("Settings", fields)  # type: ignore[misc] # they are known here
 
+    # Asked for what is no field. A function of the class becomes a method of the tuple.
     def __getattr__(self: object, name: str) -> Any:  # noqa: N807 - it is the method
         attribute = inspect.getattr_static(cls, name)
         if hasattr(attribute, "__get__"):
             return attribute.__get__(self, cls)
         return attribute
 
-    return type("Settings", (base,), {"__getattr__": __getattr__, "__slots__": ()})
+    # Without slots each tuple would carry a dict.
+    body = {"__getattr__": __getattr__, "__slots__": ()}
+    return type("Settings", (base,), body)

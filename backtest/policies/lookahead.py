@@ -195,16 +195,16 @@ class LookAheadCheck:
         Columns without a value at any bar do not count, unless all are such.
         """
         known = [name for name, column in columns.items() if is_any_known(column)]
-        counts = {name: len(self.cuts.get(name, ())) for name in known or columns}
+        n_cuts = {name: len(self.cuts.get(name, ())) for name in known or columns}
         unseen: tuple[str, ...] = ()
         if known:
-            unseen = tuple(name for name, count in counts.items() if count == 0)
+            unseen = tuple(name for name, count in n_cuts.items() if count == 0)
 
         market_columns: tuple[str, ...] = ()
         if isinstance(self.market, Market):
             market_columns = tuple(self.market.columns)
         return Causality(
-            cuts=min(counts.values(), default=0),
+            cuts=min(n_cuts.values(), default=0),
             has_columns=bool(columns),
             unseen=unseen,
             market_columns=market_columns,
@@ -223,10 +223,13 @@ class LookAheadCheck:
         self._observe_whole = observe_whole
         with ignoring_warnings():
             parts = [self._observe(0, stop) for stop in self._find_largest_moves()]
+
+        # The code may raise on a part, which then is None.
         beginnings = [part for part in parts if part is not None]
         if len(parts) < FEWEST or len(beginnings) < len(parts):
             return None
 
+        # The whole market comes after its parts, as in ``run``.
         columns = observe_whole()
         with ignoring_warnings():
             self._compare_with_whole(beginnings, columns)
@@ -244,18 +247,20 @@ class LookAheadCheck:
         shows. They are the largest moves up and down and the next largest, and the largest change
         of funding; none of a market with too few bars.
         """
+        # Columns warm up in the first quarter. Moves are by bar from ``first`` on.
         first = max(2, self.market.n_bars // 4)
         moves = np.diff(np.log(self._close[first - 1 :]))
         if len(moves) < FEWEST:
             return []
 
-        # Places count from ``first``, whose move is the first one.
+        # The largest up and down, then the next largest of either sign.
         places = {int(moves.argmax()), int(moves.argmin())}
         largest_first = np.argsort(-np.abs(moves), kind="stable")
         for place in largest_first.tolist():
             if len(places) == FEWEST:
                 break
             places.add(place)
+
         funding_changes = self._funding_changes[first:]
         if funding_changes.any():
             places.add(int(funding_changes.argmax()))
@@ -263,12 +268,14 @@ class LookAheadCheck:
 
     def _find_warm_up(self) -> list[Part]:
         """Return parts that begin with the market, up to one in which every column is known."""
-        n = self.market.n_bars
+        n_bars = self.market.n_bars
         parts: list[Part] = []
-        length = min(SHORTEST, max(2, n // 4))
+        length = min(SHORTEST, max(2, n_bars // 4))
 
-        while length < n and length <= self._room:
+        while length < n_bars and length <= self._room:
             part = self._observe(0, length)
+
+            # The code under test may raise on a short part; a longer one follows.
             if part is not None:
                 if parts:
                     self._compare(parts[-1], part)
@@ -277,34 +284,38 @@ class LookAheadCheck:
                 if all(is_any_known(column) for column in part.columns.values()):
                     break
 
-            # Twice as long, or half of what is left.
-            length = max(length + 1, min(2 * length, (length + n) // 2))
+            # Twice as long, or half of what is left, and one bar more at least.
+            halfway = (length + n_bars) // 2
+            length = max(length + 1, min(2 * length, halfway))
         return parts
 
     def _change_future(self, part: Part, longer: Part) -> None:
-        """Let other bars follow a part in which a column is unknown that a longer part knows there.
+        """Check columns that a part knows nowhere, though a longer part knows them in its bars.
 
-        Two parts can then not be compared, and a backward fill would not show. So the columns of
-        the part must also stay as they are when other bars follow it. Raises PolicyError if they
-        do not; draws random numbers, and uses up room.
+        A column may be unknown until it has had enough bars, or be filled backward from later ones,
+        and the two parts cannot say which. So other bars are put behind the part: the column must
+        stay as it is in the bars of the part. Raises PolicyError if it does not; draws random
+        numbers, and uses up room.
         """
         stop = part.stop
         market = self.market
         if not isinstance(market, Market):
             return
-        filled = []
+
+        # A column that the part does not have at all is not such a one: a zero is known.
+        known_later = []
         for name, column in longer.columns.items():
-            before = part.columns.get(name, np.zeros(1))
-            if is_any_known(column[:stop]) and not is_any_known(before):
-                filled.append(name)
-        if not filled:
+            column_of_part = part.columns.get(name, np.zeros(1))
+            if is_any_known(column[:stop]) and not is_any_known(column_of_part):
+                known_later.append(name)
+        if not known_later:
             return
 
         for _ in range(FUTURES):
             other = rewrite_after(market.prefix(longer.stop), stop - 1, self._rng)
             self._room -= longer.stop
             columns = self._observe_part(other) or {}
-            for name in filled:
+            for name in known_later:
                 if name in columns:
                     self._check_future(part, name, longer.columns[name], columns[name][:stop])
 
@@ -375,11 +386,11 @@ class LookAheadCheck:
         return part, length
 
     def _plan(self, least: int, length: int) -> list[tuple[int, int]]:
-        """Return which parts to observe: the end of each, and its chain, in the order of the ends.
+        """Return which parts to observe, as (end, number of the chain), in the order of the ends.
 
-        ``least`` is the end of what was observed from the start, and ``length`` the bars of the
-        first part of a chain, in which all columns are known. The plan stays within the room: the
-        bars that may still be observed.
+        A chain is parts that begin at the same bar; its first part has ``length`` bars, enough for
+        all columns to be known. Chain FROM_START begins with the market, and was observed up to
+        bar ``least`` already. The plan stays within the room: the bars that may still be observed.
         """
         room = self._room
         plan: set[tuple[int, int]] = set()
@@ -391,10 +402,10 @@ class LookAheadCheck:
                 plan.add((stop, FROM_START))
                 room -= stop
 
-        # Chains in the middle. On the way, ends that no longer have room are left out.
-        for chain, first_end in enumerate(
-            self._choose_first_ends(max(least, length), length, room)
-        ):
+        # Chains in the middle. A part that the room no longer allows is left out; one that is
+        # shorter may follow.
+        first_ends = self._choose_first_ends(max(least, length), length, room)
+        for chain, first_end in enumerate(first_ends):
             for stop in self._choose_ends(first_end):
                 n_observed = length + stop - first_end
                 if room >= n_observed:
@@ -418,8 +429,10 @@ class LookAheadCheck:
         if low + 1 >= n_bars:
             return
 
+        # Of a chain LINKS parts are observed, which are longer by half of NEAR on average.
         bars_of_chain = LINKS * (length + NEAR // 2)
-        n_chains = max(1, min(CHAINS * self.effort, room // bars_of_chain))
+        most_chains = CHAINS * self.effort
+        n_chains = max(1, min(most_chains, room // bars_of_chain))
         edges = np.linspace(low, max(low, n_bars - 2), n_chains + 1).astype(int)
         for chain in range(n_chains):
             # Drawn even where it is not used, so that the number of draws is the same for all.
@@ -428,15 +441,19 @@ class LookAheadCheck:
                 yield drawn
                 continue
 
-            moves = DIRECTIONS[chain] * self._close[low + 1 :] / self._close[low:-1]
+            # The first two chains: the largest move up, then the largest down.
+            ratios = self._close[low + 1 :] / self._close[low:-1]
+            moves = DIRECTIONS[chain] * ratios
             largest_move = low + 1 + int(moves.argmax())
             bars_before = int(self._rng.integers(BEFORE_MOVE))
             yield max(low + 1, largest_move - bars_before)
 
     def _choose_ends(self, stop: int) -> list[int]:
-        """Return ends from one on: the next bar, drawn ones, and those before what is rare.
+        """Return the bars at which the parts of a chain end, sorted; ``stop`` is the first.
 
-        Rare are large moves up and down, much volume, other funding or signals, and a day's end.
+        The others are within NEAR bars of it: the next bar, those before something rare, where a
+        peek shows, and drawn ones. Rare are the largest move up, the largest down, the most volume,
+        the largest change of funding and of the signal, and the end of a day.
         """
         market = self.market
         last = min(market.n_bars - 1, stop + NEAR)
@@ -445,7 +462,8 @@ class LookAheadCheck:
         if last <= stop + 1:
             return [end for end in (stop, stop + 1) if end < market.n_bars]
 
-        # What is rare, a size of each bar near: the largest counts.
+        # What may be rare, as a size for each end ``near``. A part that ends at a bar does not
+        # have that bar, so moves are into it; volume is that of the last bar it has.
         near = np.arange(stop + 1, last + 1)
         moves = self._close[near] / self._close[near - 1]
         sizes = [moves, -moves]
@@ -454,12 +472,15 @@ class LookAheadCheck:
             sizes.append(self._funding_changes[near])
             sizes.append(np.abs(market.signal[near] - market.signal[near - 1]))
 
-        # Of equal sizes the last bar counts.
+        # The end with the largest of each size; of equal ones the last.
         ends = {stop, stop + 1}
         for size in sizes:
             bars_from_last = int(size[::-1].argmax())
             ends.add(last - bars_from_last)
-        is_new_day = market.time[near] // DAY != market.time[near - 1] // DAY
+
+        # The first end of a day.
+        days = market.time // DAY
+        is_new_day = days[near] != days[near - 1]
         ends.update(near[is_new_day][:1].tolist())
 
         # The others are drawn; a repeated one is no further end.
@@ -478,19 +499,27 @@ class LookAheadCheck:
         return None if columns is None else Part(first, stop, columns)
 
     def _compare(self, part: Part, longer: Part) -> None:
-        """Raise PolicyError if columns of a part differ in a longer one; else count its end."""
+        """Compare the columns of a part with those of a longer part that begins at the same bar.
+
+        Raises PolicyError if one differs. Otherwise the end of the part is added to ``cuts``, for
+        each column that is known near it.
+        """
         for name, column in part.columns.items():
             if name not in longer.columns:
                 continue
 
-            rows = find_differences(column, longer.columns[name], self.tolerance)
+            longer_column = longer.columns[name]
+            rows = find_differences(column, longer_column, self.tolerance)
             if len(rows):
-                # Random numbers differ too, which is another error.
+                # Random numbers differ too, which is another error and raised first.
                 self._check_steady(part)
+
                 row = int(rows[0])
+                value = float(column[row])
+                value_in_longer = float(longer_column[row])
                 text = (
-                    f"looks ahead: {name_column(name)} is {float(longer.columns[name][row])!r} "
-                    f"when {self._name_bars(longer)} are seen, {float(column[row])!r} when "
+                    f"looks ahead: {name_column(name)} is {value_in_longer!r} "
+                    f"when {self._name_bars(longer)} are seen, {value!r} when "
                     f"{self._name_bars(part)} are"
                 )
                 raise self._refuse(part, row, text, CURE)
@@ -500,7 +529,7 @@ class LookAheadCheck:
                 self.cuts.setdefault(name, set()).add(part.stop)
 
     def _check_steady(self, part: Part) -> None:
-        """Raise PolicyError if columns of a part differ in a second call."""
+        """Raise PolicyError if columns of a part differ, or are missing, in a second call."""
         again = self._observe(part.first, part.stop)
         columns: Columns = {} if again is None else again.columns
         for name, column in part.columns.items():
@@ -548,19 +577,21 @@ def find_first_known(column: FloatArray) -> int:
 
 
 def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> IntArray:
-    """Return the rows in which a column and a longer one differ.
+    """Return the rows in which a column and a longer one differ by more than a tolerance.
 
-    ``tolerance`` is a share of the larger value; near 0 a thousandth of it, or all of a tolerance
-    above the default, is a share of the column's median size.
+    Two values may differ by ``tolerance`` times the larger of them. Near 0 that is next to nothing,
+    so they may also differ by a share of the median size of the column: a thousandth of the
+    tolerance, or all of a tolerance above the default.
     """
+    # Most rows have the same bits, or are unknown in both.
     other = longer[: len(one)]
     are_unknown = np.isnan(one) & np.isnan(other)
-    is_alike = (one == other) | are_unknown
-    rows = np.flatnonzero(~is_alike)
+    is_equal = (one == other) | are_unknown
+    rows = np.flatnonzero(~is_equal)
     if len(rows) == 0:
         return rows
 
-    # Values near 0 may differ by a share of what the column usually is.
+    # The median size of the column, without zeros.
     is_sized = np.isfinite(longer) & (longer != 0.0)
     sizes = np.abs(longer[is_sized])
     usual_size = 0.0
@@ -570,14 +601,15 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
     if tolerance <= TOLERANCE:
         share_of_usual = tolerance / 1000.0
 
+    # A value that is known in one column alone, or infinite, differs in any case.
     x = one[rows]
     y = other[rows]
     with np.errstate(all="ignore"):
         larger = np.maximum(np.abs(x), np.abs(y))
         allowed = np.maximum(tolerance * larger, share_of_usual * usual_size)
         are_finite = np.isfinite(x) & np.isfinite(y)
-        is_same = (np.abs(x - y) <= allowed) & are_finite
-    return rows[~is_same]
+        is_within = (np.abs(x - y) <= allowed) & are_finite
+    return rows[~is_within]
 
 
 def follow_largest_moves(market: Market | Markets) -> FloatArray:
@@ -588,12 +620,12 @@ def follow_largest_moves(market: Market | Markets) -> FloatArray:
     if isinstance(market, Market):
         return market.close
 
-    # The largest log move of each bar, of either sign, among the instruments that are listed.
+    # The largest log move of each bar, of either sign, among the instruments that are listed. An
+    # instrument has bars from ``first`` on, before ``stop``, and its first bar has no move.
     moves = np.zeros(market.n_bars)
     for instrument, (first, stop) in zip(market.values(), market.spans, strict=True):
-        changes = np.abs(np.diff(np.log(instrument.close)))
-        listed = moves[first + 1 : stop]  # a view, so that moves change with it
-        np.maximum(listed, changes, out=listed)
+        moves_of_one = np.abs(np.diff(np.log(instrument.close)))
+        moves[first + 1 : stop] = np.maximum(moves[first + 1 : stop], moves_of_one)
 
     # Down and up in turn, so that the price stays a price.
     is_even = np.arange(market.n_bars) % 2 == 0
@@ -613,6 +645,7 @@ def find_funding_changes(market: Market) -> FloatArray:
     last = market.funding_rate[-1] if len(market.funding_rate) else 0.0
     rates = np.append(market.funding_rate, last)
 
+    # By settlement; the first one has no change.
     signs = np.sign(rates)
     turns = np.abs(np.diff(signs, prepend=signs[0]))
     moves = np.abs(np.diff(rates, prepend=rates[0]))
@@ -640,9 +673,12 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
         before = getattr(market, name)[: t + 1]
         arrays[name] = np.concatenate([before, later])
 
+    # Rates that settle at the close of bar t or after it are not known at it.
     follows = market.funding_time >= market.time[t] + market.interval
     drawn = rng.normal(0.0, 1e-3, len(follows))
     rates = np.where(follows, drawn, market.funding_rate)
+
+    # Columns in another order, and larger by 1, so that a constant one changes as well.
     columns = {}
     for name, column in market.columns.items():
         others = rng.permutation(column[t + 1 :]) + 1.0
@@ -664,24 +700,27 @@ def draw_bars(market: Market, t: int, rng: np.random.Generator) -> dict[str, Flo
     A walk from its close on, with moves of 2 % a bar and wicks of about 1 %; a bar opens where the
     one before closed. Marks are a constant basis away.
     """
-    n = market.n_bars - t - 1
-    moves = rng.normal(0.0, 0.02, n)
+    n_later = market.n_bars - t - 1
+    moves = rng.normal(0.0, 0.02, n_later)
     growth = np.exp(np.cumsum(moves))
     closes = market.close[t] * growth
     opens = np.concatenate([market.close[t : t + 1], closes[:-1]])
-    wicks = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
+
+    # How far a bar goes over its higher end, and under its lower one.
+    over, under = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n_later)))
+    prices = {
+        "open": opens,
+        "high": np.maximum(opens, closes) * over,
+        "low": np.minimum(opens, closes) / under,
+        "close": closes,
+    }
+
     basis = 1.0
     if market.has_mark:
         basis += rng.normal(0.0, 1e-3)
-
-    prices = {
-        "open": opens,
-        "high": np.maximum(opens, closes) * wicks[0],
-        "low": np.minimum(opens, closes) / wicks[1],
-        "close": closes,
-    }
     later = dict(prices)
     for name, values in prices.items():
         later[f"mark_{name}"] = values * basis
-    later["volume"] = market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n)
+
+    later["volume"] = market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n_later)
     return later

@@ -222,7 +222,11 @@ def find_tolerance(policy: Policy) -> float:
 
 
 def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
-    """Return what columns depend on but bars; None of a user's policy, or if the signal varies."""
+    """Return what columns depend on beside the bars: code, signal and parameters of a policy.
+
+    None where that cannot be said: of a user's policy, whose code may depend on anything, of a
+    combinator, and of a signal that is not one number.
+    """
     cls = type(policy)
     signal = market.signal
     has_parts = bool(getattr(policy, "parts", ()))
@@ -238,14 +242,16 @@ def is_ours(cls: type[Policy]) -> bool:
 
 
 def find_kind(policy: Policy, market: Market) -> tuple[object, ...] | None:
-    """Return what columns depend on but bars and numbers: code, choices, the names of all values.
+    """Return what columns depend on beside bars and numbers: code, choices, names of all values.
 
     Policies of one kind look ahead alike, so one of them is checked in full. None if the signal
     varies, or the code refers to what may change, as a table does: such a policy has no kind.
     """
     cls = type(policy)
     signal = market.signal
-    if getattr(policy, "parts", ()) or np.any(signal != signal[0]):
+    has_parts = bool(getattr(policy, "parts", ()))
+    varies = bool(np.any(signal != signal[0]))
+    if has_parts or varies:
         return None
 
     # Ours refer to nothing that may change, so the class says what their code is.
@@ -277,6 +283,7 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
         kind = type(columns).__name__
         raise PolicyError(f'{method} must return columns, {{"sigma": array}}, returned {kind}')
 
+    # A formula reads a column as an attribute of the bar.
     checked = {}
     for name, values in columns.items():
         word = str(name)

@@ -68,6 +68,7 @@ class Parameterized:
     """Whether a parameter may hold numbers by name: of rules of signals, not of policies."""
 
     def __post_init__(self) -> None:
+        # Each value in its range. The class is frozen, but values are not yet as they are held.
         cls = type(self)
         for parameter in self.parameters().values():
             value = check_value(cls, parameter, getattr(self, parameter.name))
@@ -309,7 +310,8 @@ def check_settings(
 ) -> None:
     """Require that settings are parameters of a class, and none is missing.
 
-    ``n_positional`` came before them without a name; without it, any may be missing.
+    The first ``n_positional`` parameters were given by position, and need no setting. Where it is
+    None, as for changes of a policy that is there, any may be missing.
     """
     fields = list_fields(cls)
     names = [field.name for field in fields]
@@ -321,8 +323,8 @@ def check_settings(
                 f"{cls.__name__} has {len(fields)} parameters ({', '.join(names)}), "
                 f"got {n_positional}"
             )
-        unset = fields[n_positional:]
-        required = [field.name for field in unset if field.default is dataclasses.MISSING]
+        by_name = fields[n_positional:]
+        required = [field.name for field in by_name if field.default is dataclasses.MISSING]
     core.check_names(cls.__name__, settings, names, required, noun="parameter")
 
 
@@ -337,10 +339,12 @@ def check_left_out(
     """
     fields = list_fields(cls)
     names = [field.name for field in fields]
-    values = {**dict(zip(names, args, strict=False)), **settings}
+    positional = dict(zip(names, args, strict=False))
+    values = {**positional, **settings}
     if len(values) == len(names):
         return
 
+    # ``instead_of`` names, for a parameter, the one that replaces it where that is no default.
     for field in fields:
         if values.get(field.name, field.default) == field.default:
             continue
@@ -353,7 +357,10 @@ def check_left_out(
 
 
 def check_value(cls: type[Parameterized], parameter: Parameter, value: Any) -> object:
-    """Return a value as it is held: of a list, a tuple of its numbers."""
+    """Return a value as it is held: of a list, a tuple of its numbers.
+
+    Raises ParameterError if it is not of the kind, or not in the range, of the parameter.
+    """
     if parameter.is_table:
         return check_table(cls, parameter, value)
     if not parameter.length:
@@ -424,6 +431,7 @@ def parse_value(parameter: Parameter, value: object) -> object:
 
     Values that are no text are returned as they are.
     """
+    # A list: "(1, 2)" or "1,2", or a list of texts. Without a space a parameter is one number.
     if parameter.length and isinstance(value, str):
         parts = value.strip("()[] ").split(",")
         value = [part for part in parts if part.strip()]
@@ -456,9 +464,10 @@ def change_settings(policy: type[_T] | _T, changes: Mapping[str, Any]) -> _T:
     if not holds_settings_alone(policy):
         return cls(**{**policy.settings(), **changes})
 
+    # A copy whose ``__init__`` is not called: what is not changed was checked before.
     declared = policy.parameters()
-    changed = object.__new__(cls)
     checked = {name: check_value(cls, declared[name], value) for name, value in changes.items()}
+    changed = object.__new__(cls)
     vars(changed).update({**vars(policy), **checked})
     return changed
 

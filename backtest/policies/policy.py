@@ -150,12 +150,15 @@ class Policy(Parameterized):
 
 
 def check_method(cls: type[Policy], name: str, arguments: str) -> None:
-    """Require that an optional method, if there is one, takes as many arguments as it must."""
+    """Require that an optional method, if there is one, takes as many arguments as it must.
+
+    ``arguments`` are their names, such as ``"self, bar, account"``.
+    """
     rule = vars(cls).get(name)
     if rule is None:
         return
 
-    # Names are free, their number is not.
+    # Names are free, their number is not: it is one more than the commas.
     taken = repr(rule)
     if callable(rule):
         taken = ", ".join(inspect.signature(rule).parameters)
@@ -192,13 +195,17 @@ def formula_of(cls: type[Policy]) -> Callable[..., Any]:
 
 @functools.cache
 def find_rule_fault(rule: Any, n: int) -> str:
-    """Return why something is no method that returns a number for ``n`` arguments, or nothing."""
+    """Return why something is no method that returns a number for ``n`` arguments, "" if it is one.
+
+    ``n`` counts ``self``. What is returned says what it is instead, for an error.
+    """
     if not isinstance(rule, FunctionType):
         return repr(rule)
     is_async = inspect.iscoroutinefunction(rule) or inspect.isasyncgenfunction(rule)
     if is_async or inspect.isgeneratorfunction(rule):
         return "one that is async or yields"
 
+    # ``n`` must lie between the arguments without a default and those that may be given at all.
     n_required = 0
     n_most = 0
     signature = inspect.signature(rule, follow_wrapped=False)

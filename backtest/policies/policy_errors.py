@@ -35,23 +35,28 @@ def make_policy_error(
 ) -> PolicyError:
     """Return the error of a formula that raised, or answered a number that is not allowed.
 
-    ``answer`` is what it was asked for: ``"leverage"`` or ``"venue_leverage"``.
+    ``outcome`` is the exception or the number, at the close of bar ``t``. ``answer`` is what the
+    formula was asked for: ``"leverage"`` or ``"venue_leverage"``.
     """
+    # What the formula saw. The first field of a bar is its time, in seconds.
     name = type(policy).__name__
     seen = ", ".join(f"{field}={getattr(bar, field):.6g}" for field in bar._fields[1:])
-    place = (
-        f"at the close of bar {t}, {format_time(round(bar.time * 1e9))}, it saw {seen}, "
+    time = format_time(round(bar.time * 1e9))
+    situation = (
+        f"at the close of bar {t}, {time}, it saw {seen}, "
         f"equity={account.equity:.6g}, leverage={account.leverage:.6g}"
     )
     if not isinstance(outcome, BaseException):
-        return PolicyError(f"{name} returned {outcome:g}; {RULES[answer]} ({place})")
+        return PolicyError(f"{name} returned {outcome:g}; {RULES[answer]} ({situation})")
 
+    # Where in the user's code it raised, and what to do about it.
     cls = type(policy)
     formulas: list[Callable[..., Any]] = [*written_formulas(cls)] or [p.formula_of(cls)]
+    location = format_location(outcome, *formulas)
     cure = find_cure(policy, bar, outcome)
     return PolicyError(
         f"{name}.{answer} raised {type(outcome).__name__}: {outcome}{cure} "
-        f"({format_location(outcome, *formulas)}; {place})"
+        f"({location}; {situation})"
     )
 
 
