@@ -301,12 +301,20 @@ class RunData:
         """What follows from account and market at each close."""
         return self.record.closes or self.setup.measure_closes(self, slice(None))
 
-    def read_closes(self, rows: slice) -> Closes:
-        """Return what follows at some closes, without a look at the others."""
-        if self.record.closes is None and "closes" not in vars(self):
-            closes: Closes = self.setup.measure_closes(self, rows)
-            return closes
-        return Closes(*(values[rows] for values in self.closes))
+    @cached_property
+    def _known_closes(self) -> dict[int, Closes]:
+        return {}
+
+    def read_close(self, bar: int) -> Closes:
+        """Return what follows at one close, as arrays of one row, without a look at the others.
+
+        It is measured once: liquidations without a new high between them go back to the same one.
+        """
+        if self.record.closes is not None or "closes" in vars(self):
+            return Closes(*(values[bar : bar + 1] for values in self.closes))
+        if bar not in self._known_closes:
+            self._known_closes[bar] = self.setup.measure_closes(self, slice(bar, bar + 1))
+        return self._known_closes[bar]
 
     @property
     def market_returns(self) -> FloatArray:
@@ -467,7 +475,7 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
 
     # What instruments and collateral need is their share of the requirement at the high.
     high = int(bars_of_highs[-1])
-    closes = run.read_closes(slice(high, high + 1))
+    closes = run.read_close(high)
     n = len(run.names)
     stands = np.zeros(n + 3)
     shares = np.append(closes.share[0], closes.collateral_share)
