@@ -31,12 +31,10 @@ const buttons = 32;
 let printing = false;
 
 // ---------------------------------------------------------------- data
-const readBytes = (text) => {
-  const letters = atob(text);
-  const bytes = new Uint8Array(letters.length); // filled one by one: from() takes ten times as long
-  for (let k = 0; k < bytes.length; k += 1) bytes[k] = letters.charCodeAt(k);
-  return bytes;
-};
+// Browsers before 2025 have no fromBase64, which is many times as fast.
+const readBytes = (text) => (Uint8Array.fromBase64
+  ? Uint8Array.fromBase64(text)
+  : Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
 // The first byte of each value, then the second of each, and so on: see packing.py.
 const unshuffle = (text) => {
   const bytes = readBytes(text);
