@@ -297,6 +297,21 @@ def test_fees_of_options_beyond_what_is_left_take_that_and_no_more():
 
 
 @pytest.mark.parametrize(
+    ("fee", "closed"),
+    [
+        (0.03, 5.0),  # a step frees 7.5 % of the price for a fee of 3 %
+        (0.1, 10.0),  # 10 % are more than it frees: no step helps, so all closes at once
+    ],
+)
+def test_an_option_is_closed_in_steps_only_where_a_step_frees_more_than_its_fee(fee, closed):
+    call = model(1, 110.0, -10.0, bars=RALLY, fees=(fee, np.inf, 0.0, 1.0))
+    venues = {"*": {"liquidation": {"mode": "partial", "step": 0.5}}}
+    out = play(RALLY, [call], capital=200.0 + fee * 10 * 100, venues=venues)
+
+    assert float(out.of_kind("liquidation")[0].quantity) == pytest.approx(closed)
+
+
+@pytest.mark.parametrize(
     ("settlement", "notional", "delta_notional"),
     [
         ("cash", 0.1 * 100, 0.1 * 0.5 * 104),
