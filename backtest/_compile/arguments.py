@@ -146,7 +146,10 @@ class Entry:
 
 
 class Caller:
-    """Call an entry again and again; what is the same object as before is not packed again."""
+    """Calls an entry again and again, and packs an argument only if it is another object.
+
+    ``packed`` has for each place among the arguments the last object there, and its words.
+    """
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -154,7 +157,10 @@ class Caller:
         self.leaves: dict[int, PackedLeaf] = {}
 
     def bind(self, *arguments: Any) -> Callable[[], Any]:
-        """Return the call itself; what must be compiled for it is compiled before."""
+        """Return the call with these arguments, which may be made at any time after.
+
+        The function for arguments of such kinds is compiled here, if no folder has it.
+        """
         kinds = []
         words = []
         for k, value in enumerate(arguments):

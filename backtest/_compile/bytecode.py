@@ -167,7 +167,11 @@ def name_callable(function: Any) -> str:
 
 
 def describe_callable(function: Any) -> str:
-    """Return a text that differs where a callable of a user may do something else."""
+    """Return a text that differs where a callable of a user may do something else.
+
+    It is a function, with the tables that it reads; a partial call of one; or an object with the
+    method ``__call__``.
+    """
     if isinstance(function, types.FunctionType):
         text = describe_function(function, {}, by_source=False).text
         return "\n".join([text, *describe_tables(function, set())])
@@ -235,14 +239,16 @@ _known: WeakKeyDictionary[Any, tuple[Any, Identity]] = WeakKeyDictionary()
 
 
 def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozenset()) -> Any:
-    """Return a function of a user with our functions in it, itself if it calls none of them.
+    """Return a function of a user in which our functions stand for some of math and NumPy.
 
-    ``above`` are the functions that call it: a recursion goes on as it was.
+    Compiled and plain code then have the same bits (:data:`REPLACEMENTS`). It is the function
+    itself if neither it nor what it calls has any of them. ``above`` are the functions that call
+    it: a call of one of them, a recursion, stays as it is.
     """
     if not is_of_user(function):
         return function
 
-    # What was made of it before holds while it refers to the same objects.
+    # A function that was rewritten before is taken again while it refers to the same objects.
     references = find_references(function)
     identity = identify(function, set())
     known = _known.get(function)
@@ -263,8 +269,9 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
                 helpers[name] = helper
     rewritten = replace_code(function, helpers)
 
+    # Only where all that it calls was rewritten: below another function, a recursion was left. None
+    # stands for the function itself: a value that refers to its key would keep it in memory.
     if not above:
-        # None for itself: a value that refers to its key would keep it in memory.
         remembered = None
         if rewritten is not function:
             remembered = rewritten
@@ -351,8 +358,9 @@ def is_written_by_user(function: Any, seen: frozenset[Any] = frozenset()) -> boo
 def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
     """Return a function that calls our functions and some helpers in place of its own.
 
-    What is added comes by cells, as of a function around it. The function itself is returned if
-    nothing is replaced, or its source is not found or is no longer what was compiled.
+    Its source is edited and compiled again. ``helpers`` are functions that it calls by a name, and
+    what it shall call instead. The function itself is returned if nothing is replaced, or if its
+    source is not found, or is no longer what was compiled.
     """
     tree = parse_function(function)
     if tree is None:
@@ -363,18 +371,20 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
     if not added:
         return function
 
-    # What is not replaced must compile to the code that the function has.
+    # Compiled again without a change, the source must give the code that the function has.
     names = function.__code__.co_freevars
     compiled_again = compile_inner(tree, names, function)
     if describe_bytecode(compiled_again) != describe_bytecode(function.__code__):
         return function
 
+    # What is added comes by cells, the variables of a function around it: so the globals of the
+    # user's module stay as they are.
     names_added = [name for name in added if name not in names]
     code = compile_inner(edited, (*names, *names_added), function)
     cells = dict(zip(names, function.__closure__ or (), strict=True))
     for name, value in added.items():
         cells[name] = types.CellType(value)
-    closure = tuple(map(cells.__getitem__, code.co_freevars))
+    closure = tuple(cells[name] for name in code.co_freevars)
     made = types.FunctionType(
         code, function.__globals__, function.__name__, function.__defaults__, closure
     )
@@ -386,9 +396,11 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
 
 
 def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
-    """Return the definition of a function without annotations and defaults; None if not found.
+    """Return the definition of a function in its source, without annotations and defaults.
 
-    None of one with a ``try`` too: the functions of math raise, ours do not.
+    None if there is no source, or if it defines something else in that place: a lambda, or a
+    function with a decorator or type parameters, which another function has made of it. None too of
+    a function with a ``try``: functions of math raise what it may catch, ours do not.
     """
     try:
         lines, first = inspect.getsourcelines(function)
@@ -403,6 +415,8 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
     if any(isinstance(inner, ast.Try | ast.TryStar) for inner in ast.walk(node)):
         return None
 
+    # Lines are counted from the start of the file, as in the code. Annotations and defaults are
+    # computed outside of the function; its code only knows how many defaults there are.
     ast.increment_lineno(node, first - 1)
     node.returns = None
     node.args.defaults = [ast.Constant(0) for _ in node.args.defaults]
@@ -538,11 +552,11 @@ def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
 def find_fields(rule: Any, place: int) -> frozenset[str]:
     """Return the fields that a formula reads of an argument, with ``*`` if it may read others.
 
-    The instructions of its code are looked through. Each time the argument is loaded, one of two
-    things may follow: a field of it is read (LOAD_ATTR), or it is the first argument of a function,
-    which is looked through in turn. Whatever else is done with it, such as handing it on as a
-    second argument, may read any field: so what is not understood makes too many fields, never too
-    few. ``place`` is that of the argument, counted from 0.
+    ``place`` is that of the argument, counted from 0. The instructions of the code are looked
+    through. Each time the argument is loaded, one of two things may follow: a field of it is read
+    (LOAD_ATTR), or it is the first argument of a function, which is looked through in turn.
+    Whatever else is done with it, such as handing it on as a second argument, may read any field.
+    So what is not understood makes too many fields, never too few.
     """
     noted: dict[int, frozenset[str]] = getattr(rule, READ, {})
     if place in noted:
@@ -558,28 +572,29 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
         fields.add("*")
 
     for k, step in enumerate(steps):
-        # The names that the instruction loads: newer versions of Python load two by one.
-        loaded = step.argval
-        if not isinstance(loaded, tuple):
-            loaded = (loaded,)
-        if name not in loaded:
+        # Newer versions of Python load two names by one instruction.
+        names_loaded = step.argval
+        if not isinstance(names_loaded, tuple):
+            names_loaded = (names_loaded,)
+        if name not in names_loaded:
             continue
-
         before = steps[max(k - 1, 0)]
         after = steps[min(k + 1, len(steps) - 1)]
-        is_once = loaded.count(name) == 1
+        is_once = names_loaded.count(name) == 1
 
-        # A field is read of what was loaded last; of two names, the other may also be stored.
-        is_loaded_last = loaded[-1] == name
-        is_load = len(loaded) == 1 or step.opname.endswith("LOAD_FAST")
+        # A field is read of the name that was loaded last. An instruction with two names may also
+        # store the one and load the other.
+        is_loaded_last = names_loaded[-1] == name
+        is_load = len(names_loaded) == 1 or step.opname.endswith("LOAD_FAST")
         reads_field = is_loaded_last and is_load and after.opname == "LOAD_ATTR"
 
         # The first argument of a call is loaded right after the function.
-        is_loaded_first = loaded[0] == name
+        is_loaded_first = names_loaded[0] == name
         if is_once and reads_field:
             fields.add(str(after.argval))
         elif is_once and is_loaded_first and is_called(before, steps):
-            fields |= find_fields_of_call(rule.__globals__.get(before.argval))
+            function = rule.__globals__.get(before.argval)
+            fields |= find_fields_of_call(function)
         else:
             fields.add("*")
     return frozenset(fields)
@@ -615,11 +630,14 @@ def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
 
 
 def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
-    """Return the file and the line of some functions in which an error was raised last."""
+    """Return the file and the line in which an error was raised, as a text.
+
+    It is the innermost line of the traceback that lies in a file of one of the functions; without
+    one, the line in which the first function begins.
+    """
     codes = [inspect.unwrap(function).__code__ for function in functions]
     files = {code.co_filename for code in codes}
 
-    # Without such a place: where the first of them begins.
     file = codes[0].co_filename
     line = codes[0].co_firstlineno
     trace = error.__traceback__
@@ -638,22 +656,27 @@ REASON = re.compile(
 
 
 def explain_refusal(error: BaseException, formula: Any, rules: Sequence[Any]) -> str:
-    """Return where numba refuses a formula, a line of one of the ``rules`` if any, and why."""
+    """Return a text that says in which line numba refuses a formula, and why.
+
+    ``error`` is what numba raised, which names files and lines. ``rules`` are functions that the
+    formula is made of: the first line that is of one of them is named, with that function. Else it
+    is the last line in the file of the formula.
+    """
     places = []
     for path, line in re.findall(r'File "([^"]+)", line (\d+)', str(error)):
         places.append((Path(path).name, int(line)))
 
-    # The first place that is a line of a rule, else the last one in the file of the formula.
-    for name, line in places:
+    for file, line in places:
         for rule in rules:
-            if is_line_of(rule, name, line):
-                return f"{rule.__qualname__}, {name}, line {line}: {find_reason(error)}"
-    file = Path(formula.__code__.co_filename).name
+            if is_line_of(rule, file, line):
+                return f"{rule.__qualname__}, {file}, line {line}: {find_reason(error)}"
+
+    file_of_formula = Path(formula.__code__.co_filename).name
     last_line = formula.__code__.co_firstlineno
-    for name, line in places:
-        if name == file:
+    for file, line in places:
+        if file == file_of_formula:
             last_line = line
-    return f"{file}, line {last_line}: {find_reason(error)}"
+    return f"{file_of_formula}, line {last_line}: {find_reason(error)}"
 
 
 def is_line_of(rule: Any, name: str, line: int) -> bool:

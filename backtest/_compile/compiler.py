@@ -39,9 +39,10 @@ OPTIONS: dict[str, Any] = {
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Compile as the only thread, and count the seconds.
+    """Compile what is inside as the only thread, and count the seconds in ``COMPILING``.
 
-    No garbage is looked for: numba keeps what it makes, and looking costs an eighth of the time.
+    Python's search for garbage is off: numba keeps what it makes, and to search costs an eighth of
+    the time. Blocks may nest: the outermost counts the seconds of all.
     """
     was_on = gc.isenabled()
     with global_compiler_lock:
@@ -52,7 +53,6 @@ def compiling() -> Iterator[None]:
         try:
             yield
         finally:
-            # What is compiled inside is counted by the outermost.
             COMPILING.depth -= 1
             if COMPILING.depth == 0:
                 COMPILING.seconds += time.perf_counter() - began
@@ -63,9 +63,12 @@ def compiling() -> Iterator[None]:
 def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any) -> Any:
     """Return a function compiled by numba, for compiled code to call or to be written as an object.
 
-    ``is_linked``: it is called by compiled code, and linked into what calls it. Two methods of
-    numba's dispatcher are replaced, so that each version of a function is asked for by the types of
-    its arguments, never by constants among them, and compiles in one thread.
+    ``is_linked``: it is called by compiled code, and linked into what calls it; else it becomes an
+    object of its own. ``options`` are numba's, beside OPTIONS.
+
+    numba makes a version of a function for each set of types of its arguments. Two methods of its
+    dispatcher are replaced: the one that finds a version takes a constant as any number of its
+    type, so that there is no version for each constant; and only one thread at a time compiles.
     """
     compiled: Any = numba.njit(**{**OPTIONS, **options})(function)
     find_version = compiled.get_call_template
@@ -167,12 +170,14 @@ def compile_whole(function: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], str]) -> ObjectFile:
-    """Return a compiled function as an object file, in which all but its call is internal.
+    """Return a compiled function as an object file, which others find by one symbol.
 
-    The call is a second function, by whose symbol others find it, and which ``write`` writes as a
-    text of LLVM: it takes the arguments of Python or of C, and calls the function as numba does.
-    What is internal may be inlined and dropped: first all but the function, so that the call can
-    be linked to it by name, and then the function too.
+    ``made`` is what numba has compiled, ``name`` that of the object, ``returns`` the kinds that it
+    returns. The symbol is that of a second function, the call: it takes the arguments of Python or
+    of C, and calls the function as numba does. ``write`` writes it as a text of LLVM.
+
+    All else becomes internal to the object, and may be inlined and dropped: first all but the
+    function, so that the call can be linked to it by name, and then the function too.
     """
     library = made.library
     if isinstance(library, WholeLibrary):
@@ -191,11 +196,11 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     module.link_in(call)
     module.get_function(entry.name).linkage = "internal"
 
-    # Only what the call reaches is left.
+    # Only what the call reaches is left. A print would wait for the interpreter's lock for ever.
     machine = describe_machine()
     drop_dead_code(module, machine)
     needs = list_needs(module)
-    if "numba_gil_ensure" in needs:  # it would keep the interpreter's lock, and stand still
+    if "numba_gil_ensure" in needs:
         raise TypeError("print is not supported in compiled code")
 
     # The object is for the processor that numba compiles for. If that has instructions which this
@@ -223,7 +228,11 @@ def list_needs(module: Any) -> list[str]:
 
 
 def describe_machine(*, is_here: bool = False) -> Any:
-    """Return LLVM's machine for the processor that numba compiles for, or for this one."""
+    """Return LLVM's machine: for the processor that numba compiles for or, ``is_here``, this one.
+
+    They differ where the environment names another processor to numba. Code is independent of where
+    it is loaded ("pic"), and addresses what it holds by 32 bits ("small").
+    """
     settings: Any = config
     name = binding.get_host_cpu_name()
     features = None
@@ -242,8 +251,9 @@ def describe_machine(*, is_here: bool = False) -> Any:
 def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
     """Return LLVM's text of a function that calls numba's with arguments from a table of words.
 
-    Ours takes addresses alone: of the table, 64 bits an argument, of the result and of the fault.
-    Numba's takes the last two, then each argument in a register of its own type.
+    Our function, ``symbol``, takes three addresses: of the table, which has a word of 64 bits for
+    each argument, of the result and of the fault. Numba's, ``entry``, takes the last two, then each
+    argument in a register of its own type. Its status is returned: 0 if all went well.
     """
     result, fault, *kinds = list_argument_kinds(entry)
     types = ", ".join([result, fault, *kinds])
@@ -353,27 +363,41 @@ def mark_records(module: ir.Module) -> None:
 
 
 class LinkedLibrary(OwnLibrary):
-    """Code that has no address of its own: it is linked into what calls it.
+    """The code of one compiled function that is linked into what calls it.
 
-    The methods stand in for those of numba's library, which would optimize each function whole and
-    give it an address.
+    A *library* is numba's word for a module of LLVM with a compiled function, and the list of
+    libraries that it calls. numba calls the methods below in the order in which they stand here.
+    Those of its own class would optimize each library with all that it calls, and load it, so that
+    it has an address. Here it is only simplified, and stays a text of LLVM that others take in:
+    the library of the object (:class:`WholeLibrary`) is optimized once, with all that it holds.
     """
 
     def _optimize_functions(self, ll_module: Any) -> None:
+        """Simplify the functions that a module defines, one by one, before it is added.
+
+        numba's own method also looks at declarations, four in five of all functions: 2 ms each.
+        """
         ll_module.data_layout = self._codegen._data_layout
         for function in ll_module.functions:
-            if not function.is_declaration:  # four in five are, at 2 ms of numba's each
+            if not function.is_declaration:
                 passes, builder = self._codegen._function_pass_manager()  # type: ignore[no-untyped-call]
                 passes.run(function, builder)
 
     def finalize(self) -> None:
+        """End the library, to which no code is added any more: nothing is linked into it here."""
         self._finalize_final_module()
 
     def _finalize_final_module(self) -> None:
+        """Do what numba does at the end but for loading: name constants, and note that it ended."""
         self._finalize_dynamic_globals()  # type: ignore[no-untyped-call] # numba's
         self._finalized = True
 
     def _get_module_for_linking(self) -> Any:
+        """Return a copy of the code with all that it calls, which numba links into other code.
+
+        Only libraries of numba's own class ask for it; ours link without it (:func:`link_all`). It
+        is made once, and kept.
+        """
         if self._shared_module is None:
             self._shared_module = self._final_module.clone()
             link_all(self._shared_module, self._linking_libraries)
@@ -382,9 +406,10 @@ class LinkedLibrary(OwnLibrary):
 
 
 class WholeLibrary(OwnLibrary):
-    """Code with all that it calls, optimized to be written as an object; numba loads none of it.
+    """The code of a function that becomes an object, with all that it calls, optimized as one.
 
-    The methods stand in for those of numba's library.
+    numba loads none of it: :func:`emit` writes it. The methods stand in for those of numba's
+    library, and numba calls them.
     """
 
     def finalize(self) -> None:
@@ -395,7 +420,7 @@ class WholeLibrary(OwnLibrary):
         linked and marked before.
         """
         module = self._final_module
-        own = {function.name for function in module.functions if not function.is_declaration}
+        own_names = {function.name for function in module.functions if not function.is_declaration}
 
         libraries = self._linking_libraries
         self._linking_libraries = []  # numba has nothing left to link
@@ -403,11 +428,17 @@ class WholeLibrary(OwnLibrary):
             # What numba must set up anew where the code is read from a cache.
             self._reload_init.update(library._reload_init)
 
-        # The functions of others may go once they are inlined; those of its own are called.
-        share(module, own)
+        # Functions of other libraries may be dropped once they are inlined. Its own may not: Python
+        # calls them.
+        share(module, unshared=own_names)
         super().finalize()  # type: ignore[no-untyped-call] # numba's
 
     def _finalize_final_module(self) -> None:
+        """Check that all functions called are in the module; do not load it, as numba would.
+
+        ``finalize`` of numba calls it last. Names of functions that numba compiled begin with
+        MANGLED; what is only declared then would be missing in the object.
+        """
         self._finalize_dynamic_globals()  # type: ignore[no-untyped-call] # numba's
         for function in self._final_module.functions:
             if function.is_declaration and function.name.startswith(MANGLED):
@@ -416,27 +447,30 @@ class WholeLibrary(OwnLibrary):
 
 
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
-    """Link libraries, and all that they need, into a module; return them, each once.
+    """Link libraries, and all that they call, into a module; return them, each once.
 
-    A LinkedLibrary brings its own code alone, so what it calls is linked too. A library of numba's
-    own has linked what it calls already.
+    A LinkedLibrary brings its own code alone, so the libraries that it calls are linked too. A
+    library of numba's own has linked what it calls already.
     """
-    linked: dict[int, Any] = {}
+    # All libraries, each before those that it calls. The list is a stack, whose last one is next:
+    # so it is reversed.
+    found: dict[int, Any] = {}
     waiting = libraries[::-1]
     while waiting:
         library = waiting.pop()
-        if id(library) not in linked:
-            linked[id(library)] = library
+        if id(library) not in found:
+            found[id(library)] = library
             waiting += list_needed(library)[::-1]
 
-    # LLVM links of shared code only what is called already: what calls others comes first.
-    for library in sorted(linked.values(), key=lambda library: not list_needed(library)):
+    # LLVM takes of shared code only what the module calls already. So libraries that call others
+    # are linked first, and those that call none last; sorting keeps the order among each.
+    for library in sorted(found.values(), key=lambda library: not list_needed(library)):
         if isinstance(library, LinkedLibrary):
             code = library._final_module
         else:
             code = library._get_module_for_linking()
-        module.link_in(code, preserve=True)
-    return [*linked.values()]
+        module.link_in(code, preserve=True)  # ``code`` itself stays as it is
+    return [*found.values()]
 
 
 def list_needed(library: Any) -> list[Any]:
@@ -448,7 +482,11 @@ def list_needed(library: Any) -> list[Any]:
 
 
 def share(module: Any, unshared: set[str]) -> None:
-    """Let the linker keep one copy of each function that a module defines, but of some names."""
+    """Mark the functions that a module defines, so that the linker keeps one copy of each.
+
+    Several libraries may hold the same function. Marked ("linkonce_odr"), it may also be dropped
+    once all calls of it are inlined. Functions whose names are ``unshared`` are not marked.
+    """
     for function in module.functions:
         is_defined = not function.is_declaration and function.linkage == Linkage.external
         if is_defined and function.name not in unshared:
@@ -457,7 +495,12 @@ def share(module: Any, unshared: set[str]) -> None:
 
 @contextlib.contextmanager
 def linking(whole: str | None) -> Iterator[None]:
-    """Make the libraries of what is compiled inside: that of ``whole`` becomes an object."""
+    """Let numba make libraries of our classes for what is compiled inside.
+
+    The library named ``whole`` becomes an object (:class:`WholeLibrary`), or none if it is None;
+    others are linked into what calls them (:class:`LinkedLibrary`). Where numba lacks what our
+    classes stand in for, its own are used, which take longer.
+    """
     if not CAN_LINK:
         yield
         return

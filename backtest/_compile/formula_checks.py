@@ -139,10 +139,20 @@ def build_rest(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 
 def build_power(context: Any, builder: Any, x: Any, y: Any) -> Any:
-    """Write x to the power of y by squares; it raises for a y under 0.
+    """Write x to the power of y by squares; the code raises for a y under 0, or beyond 64 bits.
 
-    ``product`` is the result so far, ``square`` the power of x that the lowest bit of ``left``
-    stands for; variables of a loop are places in memory, which LLVM turns into registers.
+    It is this loop, whose variables are places in memory, which LLVM turns into registers::
+
+        product = 1
+        square = x
+        left = y
+        while left > 0:
+            if left & 1:
+                product *= square
+            if left > 1:
+                square *= square
+            left >>= 1
+        return product
     """
     zero = WHOLE_TYPE(0)
     one = WHOLE_TYPE(1)
@@ -161,19 +171,20 @@ def build_power(context: Any, builder: Any, x: Any, y: Any) -> Any:
     end = builder.append_basic_block("end")
     builder.branch(head)
 
-    # While a bit of y is left.
+    # The head of the loop: while a bit of y is left.
     builder.position_at_end(head)
     bits = builder.load(left)
     builder.cbranch(builder.icmp_signed(">", bits, zero), body, end)
 
-    # The lowest bit: the product takes the square. The last square is not squared again, as it
-    # may be beyond 64 bits.
+    # Its body. The last square is not squared again, as it may be beyond 64 bits.
     builder.position_at_end(body)
-    with builder.if_then(builder.trunc(bits, llvm.IntType(1))):
+    is_lowest_bit_set = builder.trunc(bits, llvm.IntType(1))
+    with builder.if_then(is_lowest_bit_set):
         larger = multiply(context, builder, builder.load(product), builder.load(square))
         builder.store(larger, product)
     builder.store(builder.lshr(bits, one), left)
-    with builder.if_then(builder.icmp_signed(">", bits, one)):
+    has_more_bits = builder.icmp_signed(">", bits, one)
+    with builder.if_then(has_more_bits):
         last = builder.load(square)
         builder.store(multiply(context, builder, last, last), square)
     builder.branch(head)
@@ -405,7 +416,11 @@ def check_operation(expression: Any, state: Any) -> Any:
 
 
 def check_unary(expression: Any, state: Any) -> Any:
-    """Return the checked negative of a whole number; raise RefusedError for ~ of a bool."""
+    """Return what stands in the place of an operation of one value, often the same.
+
+    The negative of a whole number becomes one that raises beyond 64 bits. Raises RefusedError for ~
+    of a bool, which is a whole number in plain Python.
+    """
     kind = state.typemap[expression.value.name]
     is_bool = isinstance(kind, types.Boolean)
     if expression.fn is operator.invert and is_bool:
@@ -416,9 +431,15 @@ def check_unary(expression: Any, state: Any) -> Any:
 
 
 def check_call(expression: Any, state: Any) -> Any:
-    """Return a call that gives the bits of plain Python; raise RefusedError for any other."""
+    """Return a call that gives the bits of plain Python; raise RefusedError for any other.
+
+    Calls of functions of this package, of formulas compiled with these checks, and of records stay.
+    Of other functions only the ALLOWED stay, or are replaced by one that raises beyond 64 bits.
+    ``state`` is that of numba's compiler, with the types that it has found.
+    """
     kind = state.typemap[expression.func.name]
-    if isinstance(kind, (types.Dispatcher, types.NamedTupleClass)):
+    is_compiled_function = isinstance(kind, types.Dispatcher)
+    if is_compiled_function or isinstance(kind, types.NamedTupleClass):
         return expression
     if not isinstance(kind, types.Function):
         raise RefusedError(f"{kind} is not supported in compiled code", expression.loc)
@@ -430,6 +451,8 @@ def check_call(expression: Any, state: Any) -> Any:
     if not is_allowed(function):
         text = f"{name} is not supported in compiled code, where its last digit may differ"
         raise RefusedError(text, expression.loc)
+
+    # Sums and functions of NumPy wrap whole numbers, and have no version here that raises.
     returned = state.calltypes[expression].return_type
     is_whole = isinstance(returned, types.Integer)
     if is_whole and (name.startswith("np.") or function is sum):

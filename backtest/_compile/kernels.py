@@ -97,6 +97,7 @@ def compile_rules(
             if id(function) in twins:
                 continue
 
+            # The marks are attributes of the function, as :func:`mark_with` sets them.
             marks = vars(function)
             twin: Any = make_twin(function, space, Path(str(module.__file__)))
             is_inlined = "is_inlined" in marks
@@ -152,10 +153,10 @@ def is_numbering(value: Any) -> bool:
 
 
 def number(names: Any) -> ModuleType:
-    """Return the numbers of names as constants of a module.
+    """Return a module whose constants are the numbers that an enumeration or a tuple names.
 
-    Of an enumeration numba adds types; of a named tuple it builds the whole at each use, which
-    doubles the seconds of compiling.
+    numba reads constants of a module at no cost. Of an enumeration it would add types; of a named
+    tuple it would build the whole at each use, which doubles the seconds of compiling.
     """
     if isinstance(names, type):
         members = names.__members__  # type: ignore[attr-defined] # of an enumeration
@@ -170,7 +171,11 @@ def number(names: Any) -> ModuleType:
 
 
 def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
-    """Return the globals of a module whose functions call others of some names, in plain Python."""
+    """Return the globals of a module in which some names are bound to other functions.
+
+    The functions in them are copies that call these others, in plain Python; the module itself
+    stays as it is. Modules of this package that they call by name are bound in the same way.
+    """
     bound = {**vars(module), **names}
     bound |= mirror_modules(bound, names.get)
     for name, function in find_own_functions(module, names):

@@ -98,16 +98,18 @@ def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str
     numba calls it for each attribute that is read of a shared record. It reads one field and leaves
     the others: a record of fifty would else be copied into registers at each call.
     """
-    k = kind.inner.fields.index(name)
-    field = kind.inner.types[k]
-    zero = ir.Constant(ir.IntType(32), 0)
-    position = ir.Constant(ir.IntType(32), k)
-    place = builder.gep(pointer, [zero, position], inbounds=True)
-    if isinstance(field, kinds_of.BaseNamedTuple):
-        return place
+    index = kind.inner.fields.index(name)
+    kind_of_field = kind.inner.types[index]
 
-    value = builder.load(place)
-    return impl_ret_borrowed(context, builder, field, value)  # type: ignore[no-untyped-call]
+    # The address of a field: 0 records on from the pointer, and in the record field ``index``.
+    no_records_on = ir.Constant(ir.IntType(32), 0)
+    field_of_record = ir.Constant(ir.IntType(32), index)
+    address = builder.gep(pointer, [no_records_on, field_of_record], inbounds=True)
+    if isinstance(kind_of_field, kinds_of.BaseNamedTuple):
+        return address
+
+    value = builder.load(address)
+    return impl_ret_borrowed(context, builder, kind_of_field, value)  # type: ignore[no-untyped-call]
 
 
 @intrinsic
@@ -120,11 +122,12 @@ def share_record(_context: Any, record: Any) -> Any:
 
     def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
         """Write the memory, and a store of the record into it."""
-        kind = arguments[0].type
-        place = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
-        builder.store(arguments[0], place)
-        return place
+        (record_value,) = arguments
+        address = cgutils.alloca_once(builder, record_value.type)  # type: ignore[no-untyped-call]
+        builder.store(record_value, address)
+        return address
 
+    # The type of this call: it takes the record, and returns one that is passed by its address.
     return Shared(record)(record), build
 
 
@@ -162,21 +165,25 @@ def view_memory(_context: Any, record: Any) -> Any:
         A numba array is a record of its data's address, its shape and its strides, in bytes. One
         row has ``n_fields`` floats; an array of structs (``is_many``) has a row for each of them.
         """
-        place = arguments[0]
+        (struct_value,) = arguments
+
+        # A struct is its address already; of an array of them it is that of its data.
+        address = struct_value
+        float_size = ir.Constant(WORD, FLOAT_BYTES)
         shape = [ir.Constant(WORD, n_fields)]
-        strides = [ir.Constant(WORD, FLOAT_BYTES)]
+        strides = [float_size]
         if is_many:
-            structs = context.make_array(record)(context, builder, place)
-            place = structs.data
-            (n,) = cgutils.unpack_tuple(builder, structs.shape)  # type: ignore[no-untyped-call]
-            shape = [n, *shape]
-            strides = [ir.Constant(WORD, FLOAT_BYTES * n_fields), *strides]
+            structs = context.make_array(record)(context, builder, struct_value)
+            address = structs.data
+            (n_structs,) = cgutils.unpack_tuple(builder, structs.shape)  # type: ignore[no-untyped-call]
+            row_size = ir.Constant(WORD, FLOAT_BYTES * n_fields)
+            shape = [n_structs, *shape]
+            strides = [row_size, *strides]
 
         # ``meminfo`` owns memory for numba; without one, the struct keeps it.
         view = context.make_array(kind)(context, builder)
-        data = builder.bitcast(place, view.data.type)
-        item_size = ir.Constant(WORD, FLOAT_BYTES)
-        populate_array(view, data, shape, strides, item_size, meminfo=None)  # type: ignore[no-untyped-call]
+        data = builder.bitcast(address, view.data.type)
+        populate_array(view, data, shape, strides, float_size, meminfo=None)  # type: ignore[no-untyped-call]
         return view._getvalue()
 
     # The type of this call: it takes the record, and returns an array of that kind.
@@ -194,6 +201,9 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
     are pointers to floats, and then the last ``n_numbers`` of the arguments, which are integers.
     ``arrays`` has a pair for each pointer: the place of the array among the arguments, and that of
     the argument with the index of the element to point at, or None for the first.
+
+    For example, ``make_call("d", [(0, 1), (2, None)], n_numbers=1)`` is called as
+    ``call(address, params, first, bar, time)``, and calls ``f(&params[first], &bar[0], time)``.
     """
     returned = {"d": ir.DoubleType(), "q": WORD}[result]
     returned_kind = {"d": numba.float64, "q": numba.int64}[result]
@@ -225,15 +235,16 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
 
             # C knows no arrays of numba: of each it gets the address of an element.
             pointers = []
-            for k, index_place in arrays:
-                array = context.make_array(kinds[k])(context, builder, values[k])
-                pointer = array.data
+            for array_place, index_place in arrays:
+                read_array = context.make_array(kinds[array_place])
+                pointer = read_array(context, builder, values[array_place]).data
                 if index_place is not None:
                     pointer = builder.gep(pointer, [values[index_place]])
                 pointers.append(pointer)
 
             # The address is an integer, which becomes a function of the declared parameters.
-            numbers = values[len(values) - n_numbers :]
+            first_number = len(values) - n_numbers
+            numbers = values[first_number:]
             function = builder.inttoptr(address_value, function_kind.as_pointer())
             return builder.call(function, [*pointers, *numbers])
 
@@ -259,8 +270,8 @@ def locate_function(context: Any, function: Any, arguments: Any) -> Any:
         """Write the address of the function as an integer, and link its library."""
         compiled = function.dispatcher.overloads[kinds]
         context.add_linking_libs([compiled.library])
-        place = context.declare_function(builder.module, compiled.fndesc)
-        return builder.ptrtoint(place, ir.IntType(64))
+        pointer = context.declare_function(builder.module, compiled.fndesc)
+        return builder.ptrtoint(pointer, WORD)
 
     return numba.int64(function, arguments), build
 
@@ -287,9 +298,12 @@ def compile_text(
     *,
     has_counts: bool,
 ) -> ObjectFile:
-    """Return the object of ``decide`` of a text, which calls formulas of users by name.
+    """Return the object of the function ``decide`` of a text, which calls formulas by name.
 
-    ``kinds`` are those of its arguments: "pointer" to floats, "whole" numbers.
+    ``name`` is that of the object. ``formulas`` are functions of Python, compiled here with all
+    that they call; ``names`` are other names that the text sees. ``kinds`` are those of the
+    arguments of ``decide``: "pointer" to floats, "whole" numbers. ``has_counts``: the code makes
+    arrays, whose references numba counts.
     """
     scope = {**names, "carray": carray, "np": np, "NamedTuple": NamedTuple}
     for formula_name, formula in formulas.items():
@@ -300,15 +314,21 @@ def compile_text(
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:
-    """Return a function compiled, with those that it calls; ``done`` has them by identity."""
+    """Return a function compiled, with those that it calls.
+
+    ``done`` has the functions compiled before, by the ``id`` of the plain one, and is written.
+    Formulas of users are compiled with checks (:class:`.CheckedCompiler`), for which the text of
+    the function must fit (:func:`.check_names`).
+    """
     if id(function) in done:
         return done[id(function)]
 
-    # A copy with globals and cells of its own, in which it finds the compiled ones.
+    # A copy of the function, in whose globals and cells (the variables of functions around it) its
+    # own names can be bound to compiled functions.
     scope = dict(function.__globals__)
-    names = function.__code__.co_freevars
-    closure = tuple(CellType(cell.cell_contents) for cell in function.__closure__ or ())
-    copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
+    names_of_cells = function.__code__.co_freevars
+    cells = tuple(CellType(cell.cell_contents) for cell in function.__closure__ or ())
+    copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells)
 
     options: Any = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     if is_of_user(function):
@@ -316,15 +336,18 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
         options["pipeline_class"] = CheckedCompiler
     compiled = numba.njit(error_model="numpy", **options)(copy)
 
-    # Before what it refers to, which may be itself.
+    # numba compiles at the first call, so names may be bound afterwards. The function is noted as
+    # done before what it refers to, which may be itself. Functions of which this package has
+    # compiled versions are left to numba, which finds these.
     done[id(function)] = compiled
     for name, value in find_references(function).items():
         if not isinstance(value, FunctionType) or has_compiled_versions(value):
             continue
-        if name in names:
-            closure[names.index(name)].cell_contents = jit_tree(value, done)
+        helper = jit_tree(value, done)
+        if name in names_of_cells:
+            cells[names_of_cells.index(name)].cell_contents = helper
         else:
-            scope[name] = jit_tree(value, done)
+            scope[name] = helper
     return compiled
 
 
@@ -436,17 +459,22 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
             ``arguments`` are the address, and a tuple of values. The fault, an error that a
             function of numba may raise, is not read: the loop raises none.
             """
-            values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
-            kind = context.call_conv.get_function_type(result, kinds)
-            function = builder.inttoptr(arguments[0], kind.as_pointer())
+            address_value, packed = arguments
+            values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
 
-            # numba's functions write their result and their fault at the first two arguments.
-            place, fault = kind.args[:2]
-            result_place = allocate(builder, place.pointee)
-            fault_place = allocate(builder, fault.pointee)
-            packed = context.get_arg_packer(kinds).as_arguments(builder, values)
-            builder.call(function, [result_place, fault_place, *packed])
-            return context.get_returned_value(builder, result, builder.load(result_place))
+            # The address is an integer, which becomes a function as numba declares it.
+            function_kind = context.call_conv.get_function_type(result, kinds)
+            function = builder.inttoptr(address_value, function_kind.as_pointer())
+
+            # numba's functions write their result and their fault into memory of the caller, whose
+            # addresses are their first two arguments.
+            pointer_to_result, pointer_to_fault, *_ = function_kind.args
+            result_memory = allocate(builder, pointer_to_result.pointee)
+            fault_memory = allocate(builder, pointer_to_fault.pointee)
+            flat_arguments = context.get_arg_packer(kinds).as_arguments(builder, values)
+            builder.call(function, [result_memory, fault_memory, *flat_arguments])
+            returned = builder.load(result_memory)
+            return context.get_returned_value(builder, result, returned)
 
         arguments_kind = kinds_of.StarArgTuple(kinds)  # type: ignore[no-untyped-call]
         return result(address, arguments_kind), build
@@ -464,34 +492,37 @@ def find_lowest(_context: Any, bits: Any) -> Any:
 
     def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
         """Write the count of trailing zeros."""
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        is_undefined_of_0 = ir.Constant(ir.IntType(1), 1)
+        return builder.cttz(arguments[0], is_undefined_of_0)
 
     return bits(bits), build
 
 
 @intrinsic
 def choose_number(_context: Any, _is_so: Any, one: Any, other: Any) -> Any:
-    """Return the one number, or the other, without a branch.
+    """Return the first of two numbers if a condition holds, else the second, without a branch.
 
-    Both are frozen, which changes nothing but this: where one of them was loaded from the place to
-    which the choice is written, LLVM would write it by a masked store. That takes a processor of
-    AMD without AVX-512 dozens of cycles.
+    "freeze" is an instruction of LLVM that returns its value. Both numbers are frozen, for one
+    reason: where one of them was loaded from the place to which the choice is written, LLVM would
+    write it by a masked store. That takes a processor of AMD without AVX-512 dozens of cycles.
     """
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         """Write both numbers as floats, each frozen, and the choice between them.
 
-        ``arguments`` are the condition and the two numbers. "freeze" is an instruction of LLVM that
-        returns its value; llvmlite has no function for it, so it is made and inserted by hand.
+        ``arguments`` are the values of the condition and the two numbers, ``signature.args`` their
+        types. llvmlite has no function for "freeze", so the instruction is inserted by hand.
         """
-        is_so, *_ = arguments
-        numbers = []
-        for value, kind in zip(arguments[1:], signature.args[1:], strict=True):
-            number = context.cast(builder, value, kind, numba.float64)
-            frozen = ir.instructions.Instruction(builder.block, number.type, "freeze", [number])
+        is_so, *numbers = arguments
+        _, *kinds = signature.args
+        frozen_numbers = []
+        for number, kind in zip(numbers, kinds, strict=True):
+            as_float = context.cast(builder, number, kind, numba.float64)
+            operands = [as_float]
+            frozen = ir.instructions.Instruction(builder.block, as_float.type, "freeze", operands)
             builder._insert(frozen)
-            numbers.append(frozen)
-        return builder.select(is_so, *numbers)
+            frozen_numbers.append(frozen)
+        return builder.select(is_so, *frozen_numbers)
 
     return numba.float64(numba.boolean, one, other), build
 
@@ -502,7 +533,8 @@ def read_number(_context: Any, address: Any, k: Any) -> Any:
 
     def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
         """Write a load from the address and k floats on."""
-        pointer = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
-        return builder.load(builder.gep(pointer, [arguments[1]]))
+        address_value, k_value = arguments
+        pointer = builder.inttoptr(address_value, ir.DoubleType().as_pointer())
+        return builder.load(builder.gep(pointer, [k_value]))
 
     return numba.float64(address, k), build

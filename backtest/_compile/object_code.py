@@ -178,7 +178,11 @@ def can_load(made: ObjectFile) -> bool:
 def load_or_compile(
     name: str, compile_now: Callable[[], ObjectFile], *, is_kept: bool = True
 ) -> Loaded:
-    """Return a function from a folder; else compile it, and keep what loads without numba."""
+    """Return the compiled function of a name: from a folder of objects, or compiled now.
+
+    ``compile_now`` returns its object. That is kept in a folder, if it loads without numba; unless
+    ``is_kept`` is False, as the name does not say all that it depends on.
+    """
     if not is_kept:
         return load(call_with_room(compile_now))
     made = find_object(name)

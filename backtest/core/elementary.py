@@ -284,16 +284,18 @@ def mills_ratio(z: float) -> float:
     y = (z - 5.0) / (z + 5.0)
     square = y * y
     fourth = square * square
-    a = 0.0
-    b = 0.0
-    c = 0.0
-    d = 0.0
+
+    # The sums of the terms of y^0, y^4, ...; of y^1, y^5, ...; and so on, over their first power.
+    sum_0 = 0.0
+    sum_1 = 0.0
+    sum_2 = 0.0
+    sum_3 = 0.0
     for k in range(6, -1, -1):
-        a = a * fourth + MILLS[0][k]
-        b = b * fourth + MILLS[1][k]
-        c = c * fourth + MILLS[2][k]
-        d = d * fourth + MILLS[3][k]
-    return ((a + b * y) + square * (c + d * y)) / (1.0 + z)
+        sum_0 = sum_0 * fourth + MILLS[0][k]
+        sum_1 = sum_1 * fourth + MILLS[1][k]
+        sum_2 = sum_2 * fourth + MILLS[2][k]
+        sum_3 = sum_3 * fourth + MILLS[3][k]
+    return ((sum_0 + sum_1 * y) + square * (sum_2 + sum_3 * y)) / (1.0 + z)
 
 
 def normal_density(z: float) -> float:

@@ -20,12 +20,17 @@ class Limit:
         self.n_modules = 0
 
     def enter(self) -> None:
-        """Limit libraries to one thread until the last that entered leaves."""
+        """Limit the libraries that compute, such as BLAS, to one thread each.
+
+        The limit is of the whole process: the first that enters sets it, and the last that leaves
+        takes it away.
+        """
         from threadpoolctl import ThreadpoolController  # noqa: PLC0415 - fits alone need it
 
         with self.lock:
             if self.inside == 0:
-                # A search for libraries is slower than a fit; modules bring them.
+                # Libraries are loaded with modules of Python. To search for them takes longer than
+                # a fit, so that is done again only if modules were imported since.
                 n_modules = len(sys.modules)
                 if n_modules != self.n_modules:
                     self.controller = ThreadpoolController()

@@ -380,7 +380,11 @@ class LaterBars:
         *,
         is_compiled: bool,
     ) -> None:
-        """Begin an account from a state, and from the memory of its policies there."""
+        """Begin an account from a state, and from the memory of its policies there.
+
+        The bars write into ``state``. ``traded`` is what the account traded by day, for fees with
+        tiers; None without any.
+        """
         self.setup = setup
         self.state = state
 

@@ -113,7 +113,10 @@ def check_span(start: core.TimeLike | None, end: core.TimeLike | None) -> None:
 
 
 def check_conditions(conditions: Conditions, markets: Markets) -> None:
-    """Raise ParameterError where the fields of plain conditions do not fit each other."""
+    """Raise ParameterError where the fields of plain conditions do not fit each other.
+
+    Plain are conditions without longer bars and without an end of their own (:func:`plain`).
+    """
     calendar = conditions.calendar
     core.Choice("365", "252", "auto").check("calendar", calendar)
     if markets.sessions and calendar != "252":
@@ -131,6 +134,9 @@ def check_conditions(conditions: Conditions, markets: Markets) -> None:
         raise core.ParameterError(
             f"start must lie before the last bar, {core.format_time(last_open)} UTC, got {start}"
         )
+
+    # A text must name a column or a rule. Markets, venues and account must fit each other:
+    # all in one account, or each instrument in an account of its own.
     read_named(conditions.signal, conditions.market)
     try:
         setting(conditions)
@@ -149,6 +155,8 @@ def keep(name: str) -> Callable[[Callable[[_C], _T]], Callable[[_C], _T]]:
     """Compute what follows from conditions once, and keep it with them under a private name."""
 
     def wrap(find: Callable[[_C], _T]) -> Callable[[_C], _T]:
+        """Return a function that calls ``find`` once for each conditions, and keeps its answer."""
+
         @functools.wraps(find)
         def call(conditions: _C) -> _T:
             """Return what is kept, computed at the first call."""

@@ -53,11 +53,15 @@ def make_recipe(
 ) -> Recipe:
     """Return the recipe of a policy: the text that calls its formula, and a name for it.
 
-    ``write`` returns the lines of ``decide``, the function that is compiled, for the type of the
-    memory and the code of the formulas. They may use the types Bar and Params, written before
-    them. The name is a hash of all that decides the machine code, as it finds what was compiled
-    before: the text, the fields of the memory, the code of the formulas, and marks.
+    The text is that of ``decide``, the function that is compiled, and of the types Bar and Params
+    before it. ``write`` returns the lines of ``decide``, given the type of the policy's memory and
+    the code of its formulas.
+
+    By its name what was compiled before is found. So it is a hash of all that decides the machine
+    code: the text, the fields of the memory, the code of the formulas, and marks. ``prefix``, which
+    begins the name, says what the formula is for.
     """
+    # The formulas of the leverage and, if there is one, of the venue leverage.
     rule = p.formula_for(policy, columns)
     margin_rule = p.margin_formula_for(policy, columns)
     start = p.start_memory(policy)
@@ -66,11 +70,14 @@ def make_recipe(
     if margin_rule is not None:
         code = join_texts(code, describe_function(margin_rule, {}))
 
-    # The text: what a formula gets as bar and settings, and then ``decide``. A class needs a field.
+    # The text: what a formula gets as bar and settings, and then ``decide``. A class needs a field,
+    # also that of a policy without settings.
+    fields_of_bar = [*BAR_FIELDS, *columns]
+    fields_of_settings = [*policy.settings()] or ["nothing"]
     lines = ["class Bar(NamedTuple):"]
-    lines += [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
+    lines += [f"    {name}: float" for name in fields_of_bar]
     lines += ["", "class Params(NamedTuple):"]
-    lines += [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
+    lines += [f"    {name}: float" for name in fields_of_settings]
     lines += ["", *write(memory, code)]
     text = "\n".join(lines) + "\n"
 
@@ -82,9 +89,9 @@ def make_recipe(
         marks.append(_compile.read_checks())
     if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
         marks.append("by value")
-    slots = describe_value(memory, {}).text
+    memory_text = describe_value(memory, {}).text
     return Recipe(
-        name=f"{prefix}_{core.hash_texts(text, slots, code.text, *marks)}",
+        name=f"{prefix}_{core.hash_texts(text, memory_text, code.text, *marks)}",
         text=text,
         rule=rule,
         margin_rule=margin_rule,

@@ -15,7 +15,10 @@ from backtest.results.run_data import RunOptions
 
 
 def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
-    """Return the options that a run held or traded; None without any."""
+    """Return the options that a run held or traded, with their quotes and fills; None without any.
+
+    K below are these contracts, among all that the markets list.
+    """
     record: Any = outcome.record.options
     listed = setup.markets.options
     if not listed or record is None:
@@ -29,7 +32,8 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
     contracts = tuple(listed.values())
     legs = [outcome.legs.get(k, "") for k in chosen.tolist()]
 
-    # Of the record, the columns of the contracts; in the log, their owners.
+    # The record has a column for each contract that is listed; the log names a contract by a
+    # number, its owner, after those of instruments and collateral.
     columns = [field[:, chosen] for field in record]
     held = OptionFields(*columns)
     owners = chosen + count_owners(setup)
@@ -147,28 +151,29 @@ def value_state(
     All arrays have shape (n_bars, K). The value is the quoted mark if there is one, else that of
     the model; NaN where the option has expired (years below 0).
     """
-    # An option lives at the closes with years left; the model values it there.
+    # An option lives where years are left; the model values it there. Arrays ``of_living`` have an
+    # element for each pair of a bar and an option that lives in it.
     bars, options = np.nonzero(years >= 0.0)
-    forwards = forward[bars, options]
-    times = years[bars, options]
-    state = results.OptionState(forwards, volatility[bars, options], times)
-    value = np.full(forward.shape, np.nan)
-    value[bars, options] = results.compute_prices(terms, options, state)
+    forward_of_living = forward[bars, options]
+    years_of_living = years[bars, options]
+    state = results.OptionState(forward_of_living, volatility[bars, options], years_of_living)
+    value_of_unit = np.full(forward.shape, np.nan)
+    value_of_unit[bars, options] = results.compute_prices(terms, options, state)
 
     # Where a mark is quoted it is the value, and the volatility is the one that it implies.
     implied = volatility.copy()
     quoted = np.flatnonzero(~np.isnan(marks[bars, options]))
     if len(quoted):
         places = (bars[quoted], options[quoted])
-        value[places] = marks[places]
+        value_of_unit[places] = marks[places]
         implied[places] = results.compute_volatilities(
             terms,
             options[quoted],
-            forwards[quoted],
+            forward_of_living[quoted],
             marks[places],
-            times[quoted],
+            years_of_living[quoted],
         )
-    return implied, years, value * terms.sizes
+    return implied, years, value_of_unit * terms.sizes
 
 
 def find_opened(

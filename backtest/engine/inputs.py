@@ -132,8 +132,10 @@ def read_instrument_rules(
 ) -> a.InstrumentRules:
     """Return the terms of one instrument, numbers and flags, as the loop reads them.
 
-    Of costs that have dates they have the newest; what changes by bar is in the feed
-    (:func:`read_changing`). What is not limited is infinite, what is not there 0.
+    ``account`` are the account's settings for this instrument, ``margin`` its margin table. Of
+    costs that have dates the terms have the newest; what changes by bar is in the feed
+    (:func:`read_changing`). A limit that is not set is infinite, a cost or minimum that is not
+    set 0.
     """
     newest = {name: v.find_newest(v.pick_cost(venue, name)) for name in DATED}
     taker = newest["fees.taker"]
@@ -360,7 +362,10 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
 
 
 def find_rows(asset: Collateral, prices: Market, markets: Markets) -> IntArray:
-    """Return the bar of the collateral's prices at each bar of the clock."""
+    """Return the bar of the collateral's own market at each bar of the markets, (n_bars,).
+
+    Raises DataError if it lacks the bar that opens at the same time.
+    """
     rows = np.searchsorted(prices.time, markets.time)
     inside = np.minimum(rows, prices.n_bars - 1)
     missing = np.flatnonzero(prices.time[inside] != markets.time)
@@ -520,16 +525,18 @@ def read_signal(setup: Any) -> FloatArray:
 
 
 def measure_log_returns(marks: FloatArray, are_inverse: Any) -> FloatArray:
-    """Return the log returns of a leverage of 1 in each instrument, (n_bars, n).
+    """Return the log returns of a position of leverage 1 in each instrument, (n_bars, n).
 
-    From mark to mark. One unit of an inverse contract gains 1 - before / after of its notional. NaN
-    where it is not finite.
+    From mark close to mark close. A linear contract grows by after / before. An inverse contract
+    gains 1 - before / after of its notional. NaN in the first bar, and where a return is not
+    finite.
     """
     log_returns = np.full(marks.shape, np.nan)
     before = marks[:-1]
     after = marks[1:]
     with np.errstate(invalid="ignore", divide="ignore"):
         growth = after / before
+        # 1 plus the gain, as one sum.
         growth[:, are_inverse] = 2.0 - before[:, are_inverse] / after[:, are_inverse]
         log_returns[1:] = np.log(growth)
 
@@ -629,12 +636,14 @@ def find_fixed_exits(account: a.Account, names: Sequence[str]) -> IntArray:
 
 
 def pack_requirement(setup: Any, rules: Sequence[a.InstrumentRules], width: int) -> Any:
-    """Return the account's requirement and the haircuts of spot legs as the kernels read them."""
+    """Return the account's requirement and the haircuts of spot legs as the kernels read them.
+
+    ``rules`` are those of the instruments, whose margin tables are packed into arrays of ``width``
+    brackets.
+    """
     account = setup.account
     names = setup.markets.names
-    tables = {}
-    for name, of_instrument in zip(names, rules, strict=True):
-        tables[name] = of_instrument.margin
+    tables = {name: rule.margin for name, rule in zip(names, rules, strict=True)}
     packed = account.requirement.pack(tables, account.collateral, width)
     haircuts = [setup.venues[name].contract.haircut for name in names]
     return packed._replace(spot=margin.pack_spot(haircuts))

@@ -143,14 +143,15 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     if len(lanes.places) == 0:
         return simulate_account(*run, start, stop)
 
+    # Each lane from its first bar to its last. A fault ends all.
     reached = start
-    why = DONE
+    reason = DONE
     for k in range(len(lanes.places)):
         begin_lane(lanes, feed, deciders, state, k)
-        reached, why = simulate_account(*run, lanes.places[k, FIRST], lanes.places[k, STOP])
-        if why != DONE:
+        reached, reason = simulate_account(*run, lanes.places[k, FIRST], lanes.places[k, STOP])
+        if reason != DONE:
             break
-    return reached, why
+    return reached, reason
 
 
 def begin_lane(

@@ -131,7 +131,12 @@ class OptionChain(Mapping[str, ListedOption]):
         coins: float,
         t: int,
     ) -> None:
-        """Hold what a policy sees of the options that live at the close of bar t."""
+        """Hold what policy ``policy`` sees of the options that live at the close of bar t.
+
+        ``listed`` has all contracts of the markets. ``contracts`` are those that the policy may
+        trade, with their numbers among all; ``quantities`` (n_contracts,) are the signed contracts
+        that the account holds of all. ``instrument`` is the policy's own, "" for an overlay.
+        """
         self._listed = listed
         self._quantities = quantities
         self._policy = policy
@@ -139,10 +144,11 @@ class OptionChain(Mapping[str, ListedOption]):
         self.instrument = instrument
         self.coins = coins
 
+        # An option lives while it has time left, if its volatility is known.
         feed = listed.feed
-        is_alive = (feed.years_close[t] > 0.0) & np.isfinite(feed.volatilities_close[t])
-        alive = is_alive.tolist()
-        self._contracts = {name: k for name, k in contracts.items() if alive[k]}
+        are_alive = (feed.years_close[t] > 0.0) & np.isfinite(feed.volatilities_close[t])
+        is_alive = are_alive.tolist()
+        self._contracts = {name: number for name, number in contracts.items() if is_alive[number]}
 
     def cover(self, account: AccountView) -> float:
         """Return the signed notional of the position and of the coins held beside it."""

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backtest._compile.bytecode import describe_function, find_code_names, find_fields
+from backtest._compile.bytecode import (
+    ACCOUNT,
+    BAR,
+    describe_function,
+    find_code_names,
+    find_fields,
+)
 from backtest._compile.interruptions import hold_signals
 from backtest._compile.plain_formula import as_float64, make_plain
 from backtest.account import Account, measure_stop, pick_instrument
@@ -165,7 +171,10 @@ TERMS = ("stop_distance", "slippage", "taker")
 
 
 def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the column and the name of each of ``TERMS`` that a policy, or a part of it, reads."""
+    """Yield which of ``TERMS`` a policy reads, each as a pair: its column, and its name.
+
+    A combined policy reads what its parts read, in columns that begin with the prefix of the part.
+    """
     parts = getattr(cls, "parts", ())
     for part in parts:
         yield from list_terms(part.policy, f"{prefix}{part.prefix}")
@@ -199,14 +208,14 @@ def show_terms(
     return with_terms
 
 
-def measure_term(term: str, own: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
-    """Return one of ``TERMS`` at each close, (n_bars,): fractions of the price.
+def measure_term(term: str, observed: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
+    """Return one of ``TERMS`` at each close of the policy's market, (n_bars,).
 
-    It is a cost, or the distance of the nearest stop from an entry at that close, with slippage, on
-    the side of the signal; NaN where no stop has a distance. Raises ParameterError of a distance if
-    the account has no stop.
+    All are fractions of the price: a cost, or the distance of the nearest stop from an entry at
+    that close, with slippage, on the side of the signal; NaN where no stop has a distance. Raises
+    ParameterError of a distance if the account has no stop.
     """
-    market = own.market
+    market = observed.market
     cost = "fees.taker" if term == "taker" else "slippage.rate"
     rate = read_cost(pick_cost(venue, cost), market, f"venue.{cost}")
     if term != "stop_distance":
@@ -215,7 +224,7 @@ def measure_term(term: str, own: ObservedPolicy, account: Account, venue: Venue)
     stops = [stop for stop in (account.stop_loss, account.trailing_stop) if stop is not None]
     if not stops:
         raise ParameterError(
-            f"{type(own.policy).__name__} sizes a position by its stop; give one, "
+            f"{type(observed.policy).__name__} sizes a position by its stop; give one, "
             "Account(stop_loss=0.05) or Account(stop_loss='2*atr') for example, got none"
         )
     side = np.where(market.signal < 0.0, -1.0, 1.0)
@@ -584,14 +593,18 @@ def find_read(rules: Sequence[Any]) -> list[int]:
 
     Those of the bar come first, from N_BAR on those of the account, and last its venue.
     """
+    # A rule is a function of the policy, the bar and the account.
     read_of_bar: set[str] = set()
     read_of_account: set[str] = set()
     for rule in rules:
-        read_of_bar |= find_fields(rule, 1)
-        read_of_account |= find_fields(rule, 2)
+        read_of_bar |= find_fields(rule, BAR)
+        read_of_account |= find_fields(rule, ACCOUNT)
 
-    # A star stands for all fields.
-    places = [k for k, name in enumerate(p.BAR_FIELDS) if read_of_bar & {"*", name}]
+    # A star among them stands for all fields.
+    places = []
+    for k, name in enumerate(p.BAR_FIELDS):
+        if read_of_bar & {"*", name}:
+            places.append(k)
     for k, name in enumerate(AccountView._fields):
         if read_of_account & {"*", name}:
             places.append(N_BAR + k)
@@ -639,8 +652,9 @@ class Callbacks:
         def call(*arguments: int) -> float:
             """Return the leverage that the policy decides, or -1, which stops the loop.
 
-            ctypes drops what is raised into compiled code. So an error is kept here, for
-            :meth:`simulate` to raise, and a signal is answered only while the policy runs.
+            ``arguments`` are those of a compiled formula (:data:`CALLED`). ctypes drops what is
+            raised into compiled code. So an error is kept here, for :meth:`simulate` to raise.
+            Signals of the system, such as Ctrl-C, wait at a gate, open only while the policy runs.
             """
             gate = self.gate
             try:

@@ -423,11 +423,12 @@ def find_trail(market: Market, seen: int) -> core.FloatArray:
 def find_before(setup: Setup, begun: AccountState) -> Before:
     """Return what was known at the close before the first bar of a run, for its results.
 
-    Of a resumed run that is the last close of the earlier one; of a new one nothing but the prices
-    that its market has before, and the capital. ``stands`` has n + 3 numbers, those of
-    :func:`.find_stands`: where the causes of a liquidation stood at the last high, of n
-    instruments, collateral, flows, and rules. ``trails`` are volatilities of prices. ``begun`` is
-    the state of a new account.
+    ``begun`` is the state of a new account. Of a resumed run it is the last close of the earlier
+    one. Of a new one nothing was known but the prices that its market has before, and the capital.
+
+    ``stands`` are n + 3 numbers, money, as in :func:`.find_stands`: where the causes of a
+    liquidation stood at the last high, of n instruments, of collateral and of flows; and last the
+    excess of the pool then. ``trails`` are what the forecast of each volatility remembers.
     """
     markets = setup.markets
     n = len(markets)
@@ -445,10 +446,13 @@ def find_before(setup: Setup, begun: AccountState) -> Before:
             trails=resume.volatilities[1],
         )
 
+    # A market is listed in a span of bars; it has seen those of them before the run.
     trails = []
-    for market, (listed, gone) in zip(markets.values(), markets.spans.tolist(), strict=True):
-        seen = max(min(setup.first, gone) - listed, 0)
-        trails.append(find_trail(market, seen))
+    for market, (first_listed, after_last) in zip(
+        markets.values(), markets.spans.tolist(), strict=True
+    ):
+        n_seen = max(min(setup.first, after_last) - first_listed, 0)
+        trails.append(find_trail(market, n_seen))
     backing = compute_collateral_value(setup.inputs.terms.rules.collateral, begun.held)
     return Before(
         mark=np.full(n, np.nan),

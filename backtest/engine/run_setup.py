@@ -93,7 +93,11 @@ def join_histories(resume: RunRecord, markets: Markets) -> Markets:
 
 
 def find_resumed_bar(resume: RunRecord, markets: Markets) -> int:
-    """Return the bar after the last one of the earlier run, which must be there."""
+    """Return the bar with which a resumed run begins: the one after the last of the earlier run.
+
+    Raises DataError if the markets lack either of the two. In a market with sessions the next bar
+    may open any time later, else it opens one interval later.
+    """
     last = resume.last_time
     first = int(np.searchsorted(markets.time, last, side="right"))
     is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
@@ -222,17 +226,21 @@ def check_rules(resume: RunRecord, setup: Setup) -> None:
 def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dict[str, Any]:
     """Return the settings of account and venues by name, with flows up to a time, ns.
 
-    They are plain values, to be compared with those of another run: what tells the same of two runs
-    has the same text. Markets of collateral are told by the instrument, flows by what was due until
-    then, and who pays interest only where a venue charges any.
+    They are plain values by dotted name, to be compared with those of another run: so what makes no
+    difference to the account is left out, or written in one way.
     """
     settings = replace(account, flows=None).to_dict()
+
+    # Collateral priced by a market is named by its instrument, as the bars may go on.
     for asset in settings.get("collateral", ()):
         if isinstance(asset["prices"], Mapping):
             asset["prices"] = asset["prices"]["instrument"]
+
+    # Later flows may be added, so only those that were due by then count.
     settings["flows"] = list_flows(account, until)
     rules = {f"account.{name}": value for name, value in settings.items()}
 
+    # Who pays interest makes no difference at a venue that charges none.
     for instrument, label in label_names(venues).items():
         venue = venues[instrument]
         suffix = f" of {label}" if label else ""
@@ -342,7 +350,12 @@ def set_up(
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
-    """Return a test with a policy as the loop reads it; ``observed`` has its columns, if known."""
+    """Return a test with a policy, checked, as the loop reads it.
+
+    ``observed`` are the policies with their columns, if the caller has them; else they observe the
+    markets here. ``resume`` is the earlier run whose account goes on, ``benchmark`` what a result
+    is compared with.
+    """
     is_alone = isinstance(test.market, Market)
     conditions = plain(test)
     markets, venues, account = setting(conditions)
@@ -350,6 +363,7 @@ def set_up(
     check_margin_policies(policies, account)
     check_traders(policies, overlay, markets)
 
+    # The signal is of the markets as the test has them, one or several.
     decided_on: Market | Markets = markets
     if is_alone:
         (decided_on,) = markets.values()
@@ -364,6 +378,7 @@ def set_up(
         check_bars_left(markets, conditions.start)
         started = int(markets.time[first])
 
+    # Policies decide at the closes of the markets that they see: the same, or those of longer bars.
     clock = find_clock(markets)
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
@@ -390,6 +405,8 @@ def set_up(
         given=signal,
         started=started,
     )
+
+    # What follows from the other fields of the setup.
     observed = show_terms(setup.observed, account, venues)
     return setup._replace(observed=observed, inputs=find_inputs(setup))
 
@@ -420,10 +437,12 @@ class KeptInputs(NamedTuple):
 
 
 def find_inputs(setup: Setup) -> AccountInputs:
-    """Return the inputs of a setup; a small test without options keeps them for its next run.
+    """Return the inputs of a setup, read-only; a small test keeps them for its next run.
 
-    They follow from the test but for the signal, whose array the user may have changed, and where
-    the account goes on. No account writes into them, and no user can.
+    They follow from the test, but for two things: the signal, whose array the user may have changed
+    since, and the bar at which a resumed account goes on. So kept inputs are compared with the
+    setup (:meth:`KeptInputs.fits`), and those of a resumed run, of options, or of many bars are not
+    kept.
     """
     n_values = setup.markets.n_bars * len(setup.markets)
     if setup.resume is not None or setup.markets.options or n_values > MOST_KEPT:

@@ -55,30 +55,35 @@ def list_cut_rows(names: Sequence[str], cuts: core.FloatArray) -> list[dict[str,
 
 
 def list_cuts_of(head: Mapping[str, Any], sums: core.FloatArray) -> list[dict[str, Any]]:
-    """Return a row for each cause that cut, and for all together; ``sums`` is (causes, sums)."""
+    """Return the rows of a table: one for each cause that cut targets, and one for all together.
+
+    ``sums`` of shape (causes, sums) has for each cause how many decisions it cut, and the sums over
+    these of what was asked, held, cut off, and of the distance: leverages. A row has their means;
+    NaN without a decision. ``head`` are the columns that come first.
+    """
     rows = []
-    for cause, of_cause in zip(CAUSES, sums, strict=True):
-        n = int(of_cause[COUNT])
-        if n == 0 and cause != "all":
+    for cause, sums_of_cause in zip(CAUSES, sums, strict=True):
+        n_decisions = int(sums_of_cause[COUNT])
+        if n_decisions == 0 and cause != "all":
             continue
 
         share = math.nan
         means = np.full(4, math.nan)
-        if n > 0:
-            share = n / sums[ALL, COUNT]
-            means = of_cause[[ASKED, HELD, CUT, DISTANCE]] / n
+        if n_decisions > 0:
+            share = n_decisions / sums[ALL, COUNT]
+            means = sums_of_cause[[ASKED, HELD, CUT, DISTANCE]] / n_decisions
         asked, held, shortfall, distance = means.tolist()
         rows.append(
             {
                 **head,
                 "cause": cause,
-                "decisions": n,
+                "decisions": n_decisions,
                 "share": share,
                 "mean_asked": asked,
                 "mean_held": held,
                 "mean_shortfall": shortfall,
                 "mean_distance": distance,
-                "days": int(of_cause[DAYS]),
+                "days": int(sums_of_cause[DAYS]),
             }
         )
     return rows
@@ -101,7 +106,13 @@ def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
 
 
 def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return why nothing filled: what comes first on the way from a column to a fill."""
+    """Return why a run filled nothing, as a sentence.
+
+    The causes are tested in the order in which a decision meets them: columns that are not known,
+    the signal, the leverage of the policy, and the limits of orders. ``rows`` are those of
+    :func:`list_cut_rows`, the first of all causes together.
+    """
+    # What was decided at each close, (n_bars, n). The last close has no bar after it to fill.
     targets = outcome.record.positions.target
     asked = targets[:-1]
     n_closes = f"{len(targets):,}"
@@ -143,7 +154,10 @@ def explain_unknown(setup: Setup, n_closes: str) -> str:
 
 
 def explain_limit(setup: Setup, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return which limit left no room: the one that cut most, over all decisions."""
+    """Return which limit left no room for an order, as a sentence: the one that cut most in all.
+
+    That is the number of decisions that it cut, times the mean distance that it left.
+    """
     total = rows[0]
     limits = [row for row in rows[1:] if row.get("instrument", "all") == "all"]
     if not limits:

@@ -67,33 +67,43 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
 
 
 def has_lane_rules(terms: Terms) -> bool:
-    """Return whether lanes have the rules of the account.
+    """Return whether lanes have all rules that an account has, beside those of its instruments.
 
-    Not those of scenarios and levels of a pool, floors of the equity, times of positions, margin
-    calls, interest on loans, and fills at other prices than the open.
+    Accounts with any other rule are simulated one by one, by the loop of a run.
     """
+    # A margin of scenarios, or a pool that is liquidated at a multiple of its requirement.
     if terms.rules.has_scenarios or terms.rules.level != 1.0:
         return False
-    if terms.has_floor or terms.tracks_openings or terms.margin_call != 0.0 or terms.grace >= 0.0:
+
+    # Stops of the whole equity, and exits that count from when a position was opened.
+    if terms.has_floor or terms.tracks_openings:
         return False
+
+    # Margin calls (0: none), and the bars of grace that a venue gives (below 0: none).
+    if terms.margin_call != 0.0 or terms.grace >= 0.0:
+        return False
+
+    # Interest on loans, what positions borrow; lanes charge it on the balance of cash alone.
     if terms.is_loan and terms.has_interest:
         return False
     return bool(terms.fill == records.AT_OPEN)
 
 
 def has_lane_positions(terms: Terms) -> bool:
-    """Return whether lanes have the rules of all instruments.
+    """Return whether lanes have all rules that the instruments of an account have.
 
-    Not of spot legs, expenses, margin at the entry, cross beside isolated positions, nor what
-    REFUSED lists.
+    Accounts with any other rule are simulated one by one, by the loop of a run.
     """
-    brackets = terms.rules.brackets
+    # Flags of rules that lanes lack, yearly expenses of funds, and coins that are paid in full.
     if np.any(terms.flags[:, REFUSED]) or np.any(terms.expenses) or terms.rules.spot.has_any:
         return False
+
+    # Margin of the notional at the entry, not at the mark.
+    brackets = terms.rules.brackets
     if np.any(brackets.are_valued_at_entry):
         return False
 
-    # All are isolated, or none.
+    # All positions must be isolated, or all cross. Isolated ones pay their own funding.
     if len(set(brackets.are_isolated.tolist())) != 1:
         return False
     are_funded_by_wallet = terms.flags[:, records.FLAGS.index("is_funded_by_wallet")]
@@ -529,25 +539,18 @@ def gather_policies(block: Block, n_instruments: int) -> LanePolicies:
     ``block.deciders``.
     """
     deciders = block.deciders
-    panel = block.setups[0].observed
+    observed_by_first = block.setups[0].observed
+    known = find_known_bars(block, n_instruments)
+    memories = start_memories_of_lanes(block)
 
-    # Where the columns of each lane begin in memory, and from which bar on it is asked.
-    columns = np.zeros((n_instruments, LANES), np.int64)
-    known = np.zeros((n_instruments, LANES), np.int64)
-    for i in range(n_instruments):
-        columns[i] = fill_up(find_addresses([of_set[i] for of_set in block.columns]))
-        known[i] = fill_up([warm_ups[i].bar for warm_ups in block.warm_ups])
-
-    # What policies remember before their first bar. Sets of the same setup start with the same
-    # memory, which is made once. ``widths`` is how many numbers each policy remembers.
-    setups = {id(setup): setup for setup in block.setups}
-    memory_of = {key: start_memories(setup.observed) for key, setup in setups.items()}
-    memories = fill_up([memory_of[id(setup)] for setup in block.setups])
-    widths = [len(start_memory(observed.policy) or ()) for observed in panel]
+    # How many numbers each policy remembers; its own begin after those of the policies before it.
+    widths = [len(start_memory(observed.policy) or ()) for observed in observed_by_first]
+    memory_at = np.cumsum([0, *widths]).astype(np.int64)
 
     # How many columns each policy has, and the step from bar to bar in them, in numbers: that of
     # the first column of the first set is that of all (:func:`join_columns`).
-    n_columns = np.array([len(observed.columns) for observed in panel[:n_instruments]], np.int64)
+    of_instruments = observed_by_first[:n_instruments]
+    n_columns = np.array([len(observed.columns) for observed in of_instruments], np.int64)
     first_column = block.columns[0][0]
     stride = first_column.strides[0] // BYTES_OF_FLOAT
     return LanePolicies(
@@ -555,11 +558,11 @@ def gather_policies(block: Block, n_instruments: int) -> LanePolicies:
         params=lay_params(block),
         params_at=deciders.params_at,
         memory=stack_lanes(memories),
-        memory_at=np.cumsum([0, *widths]).astype(np.int64),
+        memory_at=memory_at,
         begun=stack_lanes(memories),
         known=known.ravel(),
         latest=known.max(axis=1),
-        columns=columns.ravel(),
+        columns=locate_columns(block, n_instruments).ravel(),
         n_columns=n_columns,
         has_own_columns=block.has_own_columns,
         stride=stride,
@@ -574,6 +577,33 @@ def gather_policies(block: Block, n_instruments: int) -> LanePolicies:
         interval=deciders.interval,
         start=int(deciders.start[0]),
     )
+
+
+def find_known_bars(block: Block, n_instruments: int) -> IntArray:
+    """Return the bar from which on the columns of each policy are known, by lane, (n, LANES)."""
+    known = np.zeros((n_instruments, LANES), np.int64)
+    for i in range(n_instruments):
+        known[i] = fill_up([warm_ups[i].bar for warm_ups in block.warm_ups])
+    return known
+
+
+def locate_columns(block: Block, n_instruments: int) -> IntArray:
+    """Return the address at which the columns of each policy begin, by lane, (n, LANES)."""
+    addresses = np.zeros((n_instruments, LANES), np.int64)
+    for i in range(n_instruments):
+        columns_of_sets = [columns_of_policies[i] for columns_of_policies in block.columns]
+        addresses[i] = fill_up(find_addresses(columns_of_sets))
+    return addresses
+
+
+def start_memories_of_lanes(block: Block) -> list[FloatArray]:
+    """Return what the policies of each lane remember before their first bar, an array a lane.
+
+    Sets of the same setup start with the same memory, which is made once.
+    """
+    setups = {id(setup): setup for setup in block.setups}
+    memory_of = {key: start_memories(setup.observed) for key, setup in setups.items()}
+    return fill_up([memory_of[id(setup)] for setup in block.setups])
 
 
 def lay_params(block: Block) -> FloatArray:
@@ -640,12 +670,16 @@ class LaneFees:
     """
 
     def __init__(self, block: Block, lanes: Lanes) -> None:
-        """Begin with nothing traded, on the day on which the sweep begins."""
-        # The memory of the lanes, by row and lane: fee rates are written into ``numbers``.
+        """Begin with nothing traded, on the day on which the sweep begins.
+
+        The lanes are those of the block, whose sets may have different fees.
+        """
+        # Views of the memory of the lanes, by row and lane: what was traded is read from
+        # ``account``, and fee rates are written into ``numbers``.
         self.account = lanes.account.reshape(-1, LANES)
         self.numbers = lanes.numbers.reshape(-1, r.N_NUMBERS, LANES)
 
-        # Each bar has the number of its day; what is traded counts from the day the sweep begins.
+        # Each bar has the number of its day. What each lane traded in the last WINDOW days is kept.
         setup: Any = block.setups[0]
         self.day_of_bar = setup.inputs.fees.day
         first_day = int(self.day_of_bar[setup.first])
@@ -702,7 +736,10 @@ class Room:
     """
 
     def __init__(self, block: Block) -> None:
-        """Make an account like those of a block, and keep what it begins with."""
+        """Make the account in which lanes of a block pass bars alone, and keep what it begins with.
+
+        The market and the terms are those of the first set of the block.
+        """
         setup = block.setups[0]
         self.inputs = setup.inputs
         self.first = setup.first
@@ -712,11 +749,12 @@ class Room:
         self.market = BlockMarket(self.inputs.feed, self.inputs.clock, self.inputs.log_returns)
         self.terms_in_time = start_terms(self.inputs, self.first)
 
-        # An account without collateral and options, whose bars are not recorded, and which decides
-        # nothing. The address of its loop is found with the tally of the first block.
+        # The account has no collateral. Its bars are not recorded, so the tape is off and has no
+        # room. It decides nothing, as lanes are asked together. The address of its loop is found
+        # when the first block runs (:meth:`find_lone`).
         n_instruments = self.inputs.feed.open.shape[1]
         n_assets = 0
-        tape = engine.new_tape(n_instruments, n_assets, setup.first, 0)
+        tape = engine.new_tape(n_instruments, n_bars=0, first=setup.first, capacity=0)
         tape.is_on[0] = 0
         self.lone = LoneRun(
             deciders=silence(block.deciders, n_instruments),
@@ -729,8 +767,9 @@ class Room:
             first=self.first,
         )
 
-        # All arrays that blocks write into, each with a copy of its first numbers, from which
-        # ``begin`` restores them: of the account, and of the terms what differs between lanes.
+        # The arrays that blocks write into, each with a copy of its numbers, from which ``begin``
+        # restores it. They are all arrays of the account, and those of the terms in which lanes
+        # differ or which a chunk of bars writes.
         terms = self.terms_in_time.terms
         brackets = terms.rules.brackets
         written = (terms.numbers, brackets.multipliers, brackets.initial_multipliers)

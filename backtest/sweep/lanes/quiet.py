@@ -242,47 +242,52 @@ def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
 
 
 def bound_maintenance(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
-    """Return the largest maintenance rate up to a notional, and the notional up to which it holds.
+    """Return the largest maintenance rate of instrument i up to a notional, as a bound.
 
-    The latter is the floor of the first bracket above ``largest_notional``: money.
+    Also returns the notional up to which it is one: the floor of the first bracket of the margin
+    table above ``largest_notional``, money. The rate of a bracket has its multiplier and the fee of
+    a close in it.
     """
     tables = terms.rules.brackets
     multiplier = tables.multipliers[i]
     fee = tables.close_fees[i]
     rate = scale_rate(tables.rates[i, 0], multiplier, fee)
-    k = 1
-    while k < tables.counts[i] and largest_notional > tables.floors[i, k]:
-        rate = max(rate, scale_rate(tables.rates[i, k], multiplier, fee))
-        k += 1
+    bracket = 1
+    while bracket < tables.counts[i] and largest_notional > tables.floors[i, bracket]:
+        rate = max(rate, scale_rate(tables.rates[i, bracket], multiplier, fee))
+        bracket += 1
 
-    # Without a bracket above it holds for all notionals.
-    if k == tables.counts[i]:
+    # Without a bracket above, it holds for all notionals.
+    if bracket == tables.counts[i]:
         return rate, math.inf
-    return rate, tables.floors[i, k]
+    return rate, tables.floors[i, bracket]
 
 
 def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
-    """Return the largest initial margin rate up to a notional, and the notional it holds up to.
+    """Return the largest initial margin rate of instrument i up to a notional, as a bound.
 
-    The latter is the cap of the last bracket that ``largest_notional`` reaches: money. The rate is
-    1 / leverage, times the multiplier. A venue leverage that is set (0: none) holds for all
-    notionals. Else a bracket counts if the notional exceeds the cap of the one before.
+    Also returns the notional up to which it is one: the cap of the last bracket of the margin table
+    that ``largest_notional`` reaches, money. The rate of a bracket is 1 / its leverage, times the
+    multiplier.
     """
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[i]
+    # A venue leverage that is set (0: none) holds in all brackets; the first allows the most.
     if tables.settings[i] > 0.0:
         leverage = min(tables.settings[i], tables.leverages[i, 0] / multiplier)
         return 1.0 / leverage, math.inf
 
+    # A bracket begins where the one before it ends.
     rate = multiplier / tables.leverages[i, 0]
-    k = 1
-    while k < tables.counts[i] and largest_notional > tables.caps[i, k - 1]:
-        rate = max(rate, multiplier / tables.leverages[i, k])
-        k += 1
-    # Without a bracket above it holds for all notionals.
-    if k == tables.counts[i]:
+    bracket = 1
+    while bracket < tables.counts[i] and largest_notional > tables.caps[i, bracket - 1]:
+        rate = max(rate, multiplier / tables.leverages[i, bracket])
+        bracket += 1
+
+    # Without a bracket above, it holds for all notionals.
+    if bracket == tables.counts[i]:
         return rate, math.inf
-    return rate, tables.caps[i, k - 1]
+    return rate, tables.caps[i, bracket - 1]
 
 
 # Payments.
@@ -434,11 +439,13 @@ def look(terms: Terms, lanes: Lanes, n_instruments: int) -> tuple[bool, LaneBits
 
 
 def look_at_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> tuple[bool, LaneBits]:
-    """Return the answers of :func:`look` for accounts of several positions, and write what it says.
+    """Return the answers of :func:`look` for lanes that are accounts of several positions.
 
-    Lanes are valued first: whether one may trade depends on the equity at the open.
+    They are whether any lane wants to trade, and the lanes that may fail by what they hold. Writes
+    ``has_order`` of each instrument, and into the cursor the groups of lanes in which one wants to
+    trade. Lanes are valued first, as a target depends on the equity at the open.
     """
-    alone = value_lanes(lanes, is_isolated, n_instruments)
+    lanes_failing = value_lanes(lanes, is_isolated, n_instruments)
     groups = 0
     for i in range(n_instruments):
         groups_of_instrument = 0
@@ -448,15 +455,17 @@ def look_at_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> tupl
         groups |= groups_of_instrument
 
     lanes.cursor[CURSOR.groups] = groups
-    return groups != 0, alone
+    return groups != 0, lanes_failing
 
 
 @inlined
 def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, LaneBits]:
-    """Return the answers of :func:`look` for accounts of one position, and write what it says.
+    """Return the answers of :func:`look` for lanes that are accounts of one position.
 
-    They are whether any lane wants to trade, and the lanes that may fail by what they hold: those
-    with nothing to spare. A lane wants to trade where its target is outside of its no-trade band.
+    They are whether any lane wants to trade, and the lanes that may fail in the bar by what they
+    hold: those with no money to spare. A lane wants to trade where the target of its last decision
+    is outside of the no-trade band. Writes what each lane is worth and can spare into rows of its
+    account, and into the cursor the groups of lanes in which one wants to trade.
     """
     quote = quote_open(lanes.prices, 0)
     signal = lanes.signal[0]
@@ -466,20 +475,23 @@ def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, LaneBits]:
         has_order = False
         for k in range(GROUP):
             lane = group * GROUP + k
-            worth, spare = value_lane(lanes, kind, quote.fill, lane)
+            equity, spare = value_lane(lanes, kind, quote.fill, lane)
             may_any_fail |= not spare > 0.0  # a NaN fails too
 
             rules = read_rules(lanes.numbers, kind, NO_TABLE, 0, lane)
-            quantity = lanes.position[spot(0, HELD.quantity, lane)]
-            leverage = lanes.position[spot(0, HELD.leverage, lane)]
-            has_order |= is_out_of_band(rules, quote, worth, quantity, leverage, signal)
+            quantity_held = lanes.position[spot(0, HELD.quantity, lane)]
+            leverage_decided = lanes.position[spot(0, HELD.leverage, lane)]
+            has_order |= is_out_of_band(
+                rules, quote, equity, quantity_held, leverage_decided, signal
+            )
         groups |= has_order << group
     lanes.cursor[CURSOR.groups] = groups
 
-    alone = 0
+    # Which lanes may fail is looked up only in the few bars in which one may.
+    lanes_failing = 0
     if may_any_fail:
-        alone = find_spent(lanes)
-    return groups != 0, alone
+        lanes_failing = find_spent(lanes)
+    return groups != 0, lanes_failing
 
 
 @inlined
@@ -522,7 +534,7 @@ def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[f
     loss = abs(quantity) * lanes.prices[PRICE.loss_bound, 0]
     spare: float = worth - account[cell(OWN.equity_floor, lane)] - loss
     if kind.is_isolated:
-        # Nor does a lane in debt (cash below 0) pass the bar with the others.
+        # A lane in debt, whose cash is below 0, does not pass the bar with the others either.
         is_safe = ((loss < backing) | (quantity == 0.0)) & (cash >= 0.0)
         spare = select(is_safe, spare, -1.0)
     account[cell(WORK.spare, lane)] = spare
@@ -642,11 +654,11 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
 
 
 def find_groups(lanes: Lanes, i: int) -> GroupBits:
-    """Return the groups of lanes in which one wants to trade instrument i.
+    """Return the groups of lanes in which a lane (an account) wants to trade instrument i, as bits.
 
-    Group k is lanes k * GROUP up to the next group. A lane wants to trade if the target of its
-    decision is outside of the no-trade band around what it holds. Its worth, the equity at the
-    open, must have been written before.
+    Group k is lanes k * GROUP up to the next group. A lane wants to trade if the target of its last
+    decision is outside of the no-trade band around what it holds. The row ``worth``, the equity at
+    the open, must have been written before (:func:`value_lanes`).
     """
     quote = quote_open(lanes.prices, i)
     # A target and its band depend on neither the margin table nor the margin mode.
@@ -658,9 +670,11 @@ def find_groups(lanes: Lanes, i: int) -> GroupBits:
         for k in range(GROUP):
             lane = group * GROUP + k
             rules = read_rules(lanes.numbers, kind, NO_TABLE, i, lane)
-            worth = lanes.account[cell(WORK.worth, lane)]
-            quantity = lanes.position[spot(i, HELD.quantity, lane)]
-            leverage = lanes.position[spot(i, HELD.leverage, lane)]
-            has_order |= is_out_of_band(rules, quote, worth, quantity, leverage, signal)
+            equity = lanes.account[cell(WORK.worth, lane)]
+            quantity_held = lanes.position[spot(i, HELD.quantity, lane)]
+            leverage_decided = lanes.position[spot(i, HELD.leverage, lane)]
+            has_order |= is_out_of_band(
+                rules, quote, equity, quantity_held, leverage_decided, signal
+            )
         groups |= has_order << group
     return groups

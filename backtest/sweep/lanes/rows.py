@@ -463,12 +463,14 @@ def keep_lane(lanes: Lanes, n_instruments: int, is_paying: bool, lane: int) -> N
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
-    """Write a lane as it was kept, before bar t, into the account of a run.
+    """Copy a lane, as it was kept before bar t, into an account that the loop of a run can take.
 
-    These are its ``state``, the numbers of its ``terms``, and ``lanes.tally``. ``bars`` is how many
-    the sweep has passed. Wallet and tally of a run are numbers in the order of their fields. A lane
-    has the same numbers in the same order, as rows of its account: so they are copied one by one.
-    The few numbers that lanes count otherwise than a run are written over after each copy.
+    That account is ``state`` with the numbers of ``terms`` and ``lanes.tally``. ``bars`` is how
+    many bars the sweep has passed before t.
+
+    Wallet and tally of a run are numbers in the order of their fields. A lane has the same numbers
+    in the same order, as rows of its account: so they are copied one by one. The few that lanes
+    count otherwise than a run are written over after each copy.
     """
     account = lanes.kept_account
     wallet = view_numbers(state.wallet)

@@ -92,11 +92,11 @@ def score_sets(
 
     ``names`` are those of the measures; with ``returns`` the scores have sampled returns too.
     ``find_panel`` returns the markets and columns that a set shares with those of the same signals
-    and margins. Observed columns of a block take at most ``memory`` bytes. At most twice as many
-    tasks as threads wait, so few columns are held at once.
+    and margins. Observed columns of a block take at most ``memory`` bytes. When the caller stops
+    asking for scores, tasks that wait are dropped, and those that run end soon.
     """
-    # Tasks are made as there is room for them, and handed on as they are done: so few wait, and the
-    # first scores are there before the last task is made.
+    # At most two tasks a thread are waiting or running, and a new one is made as one is done: so
+    # few columns are in memory, and the first scores are there before the last task is made.
     n_threads = max(1, min(threads, count_sets(sets)))
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="sweep")
     tasks = list_tasks(sets, find_panel, threads, memory, returns=returns)
@@ -114,7 +114,7 @@ def score_sets(
             for future in done:
                 yield from future.result()
     finally:
-        # Also if the caller asks for no more: tasks that run look at ``stopped`` and end.
+        # Tasks that run look at this flag, and end.
         stopped.set()
         pool.shutdown(wait=True, cancel_futures=True)
 

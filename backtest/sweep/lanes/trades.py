@@ -640,23 +640,26 @@ def may_fail_alone(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
 
 
 def raise_largest_quantity(lanes: Lanes, i: int) -> bool:
-    """Raise ``largest_quantity`` of instrument i to what lanes want; return False if none counts.
+    """Raise ``largest_quantity[i]``, the most contracts that any lane has, to what lanes plan.
 
-    It bounds the contracts of all lanes. Called after a plan in which a lane wants more: what each
-    lane wants is the row ``notional_after``, in the groups that were planned. The bound becomes
-    GROWTH times as large as needed, so that it is not raised at each bar. An infinite notional is
-    left out, as no bound holds it: its lane passes the bar alone.
+    Bounds of margin rates hold up to that quantity. Called after a plan in which a lane wants more;
+    what each lane wants is the row ``notional_after``, in the groups that were planned. It becomes
+    GROWTH times as large as needed, so that it is not raised at each bar.
+
+    An infinite notional is left out, as no bound holds it: its lane passes the bar alone. Returns
+    False if all that exceed the bound are infinite, so that no new plan is needed.
     """
-    largest = 0.0
+    largest_notional = 0.0
     groups = lanes.cursor[CURSOR.groups]
     for lane in range(LANES):
         notional_after = lanes.account[cell(WORK.notional_after, lane)]
-        is_counted = has_bit(groups, lane // GROUP) & (notional_after < math.inf)
-        largest = max(largest, select(is_counted, notional_after, 0.0))
+        is_planned = has_bit(groups, lane // GROUP)
+        is_counted = is_planned & (notional_after < math.inf)
+        largest_notional = max(largest_notional, select(is_counted, notional_after, 0.0))
 
-    quantity = GROWTH * largest / lanes.prices[PRICE.contract_notional, i]
+    quantity = GROWTH * largest_notional / lanes.prices[PRICE.contract_notional, i]
     lanes.largest_quantity[i] = max(lanes.largest_quantity[i], quantity)
-    return largest > 0.0
+    return largest_notional > 0.0
 
 
 @inlined
@@ -1018,39 +1021,71 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
 def write_stops_of_lane(
     lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, is_planned: bool, i: int, lane: int
 ) -> None:
-    """Write the contract values between which no stop of a lane acts: ``stop_low``, ``stop_high``.
+    """Write between which prices of instrument i no stop or take-profit of a lane acts.
 
-    Its stop is at one of them, its take-profit at the other; a side without one is infinite. The
-    long and the short case are both computed, without a branch, and ``pick_level`` chooses.
+    They are contract values, the rows ``stop_low`` and ``stop_high`` of the position. The stop of a
+    long is the low one, its take-profit the high one; those of a short are the other way round. A
+    level that there is none of is infinite. With ``is_planned`` they are those of the position that
+    the lane has planned to hold, else of the one that it holds.
     """
-    # The position tested: what is held, or what would be held if the plan filled at this quote. A
-    # trailing stop begins at the entry of a position that opens or flips. The price of a fill does
-    # not depend on the cash, so 0 stands for it.
     position = lanes.position
-    held = pick_held(position, i, lane)
-    quantity_after = position[spot(i, HELD.quantity_after, lane)]
-    planned = trade_lane(rules, a.Balances(0.0, held), quote, quantity_after).balances.position
-    is_new = is_planned & (held.quantity * planned.quantity <= 0.0)
-    best_of_held = position[spot(i, HELD.best, lane)]
-    best = select(is_new, planned.entry, best_of_held)
-    tested = planned if is_planned else held
+    followed = find_followed(position, rules, quote, is_planned, i, lane)
+    tested = followed.position
 
-    # The nearest stop and the take-profit: contract values, NaN if there is none. Both are moved
-    # towards the prices by what rounding may be, so that none is missed.
-    balances = a.Balances(0.0, tested)
-    side = p.find_side(tested)
+    # Contract values of the nearest stop and of the take-profit, NaN if there is none. Neither
+    # depends on the cash, which is 0 here; stops of the equity are not among the rules of lanes.
+    cash = 0.0
     no_equity_stop = math.nan
-    _, nearest_stop = p.find_nearest_stop(rules, balances, quote, best, no_equity_stop)
-    stop = move_inwards(nearest_stop, side)
-    take_profit = move_inwards(p.compute_target_price(rules, tested, quote), -side)
+    balances = a.Balances(cash, tested)
+    _kind, nearest_stop = p.find_nearest_stop(rules, balances, quote, followed.best, no_equity_stop)
+    price_of_profit = p.compute_target_price(rules, tested, quote)
 
-    # The stop of a long is below, its take-profit above; those of a short the other way round.
+    # Both are moved towards the prices by what rounding may be, so that none is missed: the stop
+    # of a long (side 1) up, its take-profit down.
+    side = p.find_side(tested)
+    stop = move_inwards(nearest_stop, side)
+    take_profit = move_inwards(price_of_profit, -side)
+
+    # Long, short and neither are all computed, without a branch, and then chosen.
     is_long = tested.quantity > 0.0
     is_short = tested.quantity < 0.0
     low_unless_long = pick_level(is_short, take_profit, -math.inf)
     high_unless_long = pick_level(is_short, stop, math.inf)
     position[spot(i, HELD.stop_low, lane)] = pick_level(is_long, stop, low_unless_long)
     position[spot(i, HELD.stop_high, lane)] = pick_level(is_long, take_profit, high_unless_long)
+
+
+class FollowedPosition(NamedTuple):
+    """A position, and the best contract value since its entry, from which its stop trails."""
+
+    position: a.Position
+    best: float
+
+
+@inlined
+def find_followed(
+    position: FloatArray,
+    rules: a.InstrumentRules,
+    quote: a.Quote,
+    is_planned: bool,
+    i: int,
+    lane: int,
+) -> FollowedPosition:
+    """Return the position that a lane holds or, with ``is_planned``, will hold after its order.
+
+    ``position`` are the rows of positions. The order fills at ``quote``; at what price does not
+    depend on the cash, which is 0 here. A position that opens or flips has its entry as its best.
+    """
+    held = pick_held(position, i, lane)
+    best = position[spot(i, HELD.best, lane)]
+    quantity_after = position[spot(i, HELD.quantity_after, lane)]
+    planned = trade_lane(rules, a.Balances(0.0, held), quote, quantity_after).balances.position
+
+    is_new = is_planned & (held.quantity * planned.quantity <= 0.0)
+    return FollowedPosition(
+        position=planned if is_planned else held,
+        best=select(is_new, planned.entry, best),
+    )
 
 
 @inlined
