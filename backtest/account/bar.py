@@ -326,7 +326,11 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_bests(bar: r.AccountBar) -> None:
-    """Advance the best contract value of trailing stops by this bar; 0 where nothing is held."""
+    """Advance the best contract value of trailing stops by this bar; 0 where nothing is held.
+
+    ``best`` of a position is the best last price since it was opened. It moves after the walk, so
+    that a stop follows an extreme from the next bar on.
+    """
     state = bar.state
     for i in range(len(state.positions)):
         position = state.positions[i]

@@ -162,7 +162,11 @@ def write_parts(
 
 @of_options(returns=None)
 def write_withheld(bar: r.AccountBar, withheld: FloatArray) -> None:
-    """Add the value of options that does not count as backing to ``withheld``, by underlying."""
+    """Add to ``withheld`` the value of options that does not back the pool: money, by underlying.
+
+    ``withheld`` has a number for each instrument. How much of the mark of an option counts is a
+    rule of margin.
+    """
     rules = bar.terms.options.rules
     positions = bar.state.options.positions
     for k in range(len(bar.state.options.targets)):

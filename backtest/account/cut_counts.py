@@ -265,10 +265,11 @@ def count_margin(bar: r.AccountBar, decision: Decision, i: int, cut_by_factor: f
 
 
 def count_rounding(bar: r.AccountBar, decision: Decision, i: int) -> None:
-    """Add what participation, lots and minimum notional cut of an order.
+    """Add what participation, lots and minimum notional cut of an order to ``scratch.cuts``.
 
-    Rounding is one step of the fill. Its causes are separated here: first what volume alone would
-    leave; the rest is due to the minimum if the order was skipped, else to the lot.
+    The fill rounds an order in one step. Its causes are told apart here: first what volume alone
+    would leave; the rest is due to the minimum if the order was skipped, else to the lot.
+    Quantities are contracts by side, cuts are notional.
     """
     plan = bar.scratch.plans[i]
     rules = r.by_reference(r.pick_instrument(bar.terms, i))

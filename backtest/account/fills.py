@@ -295,7 +295,11 @@ def measure_order(
 
 
 def measure_target_contracts(bar: r.AccountBar, i: int) -> Target:
-    """Return the target of a decision in signed contracts, ``target_contracts`` of the plan."""
+    """Return what a decision in contracts asks for, as notional by side.
+
+    The signed contracts stand in ``target_contracts`` of the plan: somebody, as the hedge of an
+    option, asked for them in place of a leverage.
+    """
     target_contracts = bar.scratch.plans[i].target_contracts
     quantity_held = bar.state.positions[i].quantity
     contract_notional = abs(bar.quotes.instruments[i].fill)
@@ -533,7 +537,10 @@ def limit_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
 
 
 def compute_wallet_of_order(bar: r.AccountBar, i: int) -> float:
-    """Return the money that an isolated order can post, after its fixed fee (4.3)."""
+    """Return the money that an isolated order can post as margin, after its fixed fee (4.3).
+
+    That is the available balance, and of a flip also what closing the opposite position gives back.
+    """
     plan = bar.scratch.plans[i]
     balances = balance.pick_balances(bar.terms, bar.state, i)
     quantity_held = balances.position.quantity

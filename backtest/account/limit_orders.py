@@ -295,7 +295,11 @@ def is_resting(state: r.AccountState, scratch: r.Scratch, i: int) -> bool:
 
 
 def is_any_reached(state: r.AccountState, quotes: r.MarketBar, scratch: r.Scratch) -> bool:
-    """Return whether the prices of the bar go beyond the limit of a resting order."""
+    """Return whether the prices of the bar go beyond the limit of any resting order.
+
+    If none do, nothing fills in this bar. ``beyond_limit`` of a plan is the contract value that
+    prices must reach.
+    """
     for i in range(len(state.positions)):
         if not is_resting(state, scratch, i):
             continue

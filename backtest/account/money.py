@@ -271,14 +271,16 @@ def total_from_outside(ledger: Structs[Money]) -> float:
 def sum_ledger(ledger: Structs[Money], money: Money) -> None:
     """Write the sums of a bar over all rows of its ledger into ``money``.
 
-    Profit and conversions of collateral have sums of their own, and count in price and slippage.
+    A row is that of an instrument, the last one that of the account; its fields are profits, costs
+    and counts. The profit of collateral, and the cost of selling it, have sums of their own, and
+    count in the sums of price profit and slippage, too.
     """
     rows = view_numbers(ledger)
     sums = view_numbers(money)
     sums[:] = 0.0
     for i in range(len(rows)):
-        for term in range(len(sums)):
-            sums[term] += rows[i, term]
+        for field in range(len(sums)):
+            sums[field] += rows[i, field]
 
     money.price_pnl += money.collateral_pnl
     money.slippage += money.conversion

@@ -188,7 +188,10 @@ def write_stages(bar: r.AccountBar, i: int, common_factor: float) -> None:
 
 
 def compute_notional_allowed(plan: r.OrderPlan, common_factor: float) -> float:
-    """Return the notional by side that margin, wallet and common factor leave."""
+    """Return the notional by side that margin, wallet and common factor leave of an order.
+
+    An order that found no place (UNPLACED) leaves what is held.
+    """
     if plan.kind == r.UNPLACED:
         return plan.notional_held
     # No limit of margin cuts what does not increase.

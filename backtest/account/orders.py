@@ -350,13 +350,14 @@ def reduce_to_ratio(
         requirement(q) <= ratio * (backing_of_none + cost_of_one * q)
 
     Closing costs money: ``backing_of_none`` is what is left if all of them close, and each contract
-    that is kept saves ``cost_of_one``. :func:`.compute_affordable` solves this, with both terms of
-    the right side multiplied by the ratio.
+    that is kept saves ``cost_of_one``. :func:`.compute_affordable` finds q for a right side of
+    ``spared + cost * q``: it gets both terms multiplied by the ratio. Writes nothing.
     """
     position = balances.position
     contract_notional = abs(quote.fill)
     side = p.find_side(position)
     size = abs(position.quantity)
+    # The order is on the other side. Its cost per unit of notional: worsening and fee by rate.
     worsening = round_worsening(rules, quote.fill, -side, rules.slippage)
     cost = compute_cost(rules, -side, worsening)
 

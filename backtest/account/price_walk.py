@@ -255,7 +255,7 @@ def is_stop_near(bar: r.AccountBar, i: int) -> bool:
     quote = bar.quotes.instruments[i]
     # A trailing stop, take-profit or floor: the nearest of all exits counts.
     if r.has_exits(bar.terms, i):
-        kind, _ = exits.find_stop(bar, i, quote.low, quote.high)
+        kind, _value = exits.find_stop(bar, i, quote.low, quote.high)
         return kind != p.NOTHING
 
     # A plain stop-loss alone, which is most of them: a shorter test with the same answer.
@@ -654,7 +654,7 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
     equity are followed before and after each event: both belong to the way.
     """
     while True:
-        # It is a change of the account that ends the loop: what acted does not act again.
+        # What acted has changed the account, so that it does not act again: the loop ends.
         event = find_event(bar)
         if event.what == NONE:
             break

@@ -460,7 +460,11 @@ def find_quiet_end(bar: r.AccountBar, t: int, stop: int) -> int:
 
 @inlined
 def find_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> int:
-    """Return which settlements of funding are in bar t: NONE_DUE, OPEN_DUE or MORE_DUE."""
+    """Return which funding settlements are due in bar t: NONE_DUE, OPEN_DUE or MORE_DUE.
+
+    OPEN_DUE is a single one at the open of the bar, which a quiet bar can pay; MORE_DUE is anything
+    else. ``cursor`` has the number of the next settlement in the feed.
+    """
     settlement = state.cursor[r.FUNDING_NEXT]
     count = len(feed.funding_bar)
     if settlement >= count or feed.funding_bar[settlement] != t:
@@ -591,7 +595,11 @@ def open_quietly(one: One, prices: Prices, t: int) -> float:
 
 @inlined
 def compute_equity_of_one(one: One, value: float) -> float:
-    """Return the equity of an account of one position, at a contract value."""
+    """Return the equity of an account of one position at a contract value: money, without reserve.
+
+    The cash has paid the entry of a cross position, so its whole value counts. For an isolated one
+    it has paid the margin alone, so margin and profit count.
+    """
     cash = one.wallet.cash
     position = one.position
     if one.is_isolated:

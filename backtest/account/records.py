@@ -647,7 +647,10 @@ def read_known(feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
 
 
 def new_quotes(n: int, assets: int) -> MarketBar:
-    """Return quotes of n instruments and of some collateral, NaN until a bar is written."""
+    """Return quotes of n instruments and of some collateral, all NaN until a bar is written.
+
+    The columns share the memory of the quotes: what is written into a quote stands in its column.
+    """
     instruments = Structs(Quote, n)
     of_assets = Structs(Quote, assets)
     instruments.numbers[:] = np.nan

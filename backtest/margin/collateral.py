@@ -55,7 +55,11 @@ class StoredMarket(Value, kw_only=True):
 
 class Prices(core.Declaration):
     def read(self, value: Any) -> Market | StoredMarket | str | float:
-        """Return a market, stored or not, the name of an instrument, or a price over 0."""
+        """Return the prices of a collateral as they were declared.
+
+        A market, stored or not; the name of an instrument, whose price it then has; or a constant
+        price over 0. Raises Fault for anything else.
+        """
         if isinstance(value, Mapping):
             return StoredMarket.from_dict(value)
         if isinstance(value, Market | StoredMarket):
@@ -104,7 +108,10 @@ class Collateral(Value):
     cancels_risk: Annotated[str | None, Text()] = None
 
     def faults(self) -> Faults:
-        """Yield the faults of haircuts: a rate or tiers, which join and never rise."""
+        """Yield the faults of what a collateral counts for: a rate or tiers, not both.
+
+        Tiers (floor, cap, rate) must join, from 0 on, and their rates never rise.
+        """
         if (self.rate is None) == (self.tiers is None):
             yield "rate", "must be given, or tiers, and not both"
 

@@ -51,7 +51,11 @@ def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -
 
 
 def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
-    """Return the largest notional that an equity opens at a venue leverage; infinity: the best."""
+    """Return the largest notional that an equity opens at a leverage set at the venue: money.
+
+    An infinite leverage stands for the best setting for the order: that of the bracket which allows
+    most. The multiplier of initial margin divides the leverages of the brackets.
+    """
     if leverage < math.inf:
         cap = b.compute_cap(rules, leverage, rules.initial_multiplier)
         return max(0.0, min(cap, equity * leverage))
@@ -371,7 +375,12 @@ class Book:  # REPLACE
         return [name for name in self.names if name in labels or find_asset(name) in assets]
 
     def move(self, moving: Collection[str], ratio: float) -> Book:
-        """Return the book with the prices of instruments, and groups of options, times a ratio."""
+        """Return the book after a move: prices of what is ``moving`` times a ratio, others stay.
+
+        ``moving`` names instruments and groups of options. Collateral that has the price of an
+        instrument moves with it, and an index of options with its group and with linked
+        instruments. Marks of options keep their distance to the values by the model.
+        """
         # An inverse contract is worth size / price, so its value moves the other way.
         is_moving = [name in moving for name in self.names]
         price_factors = np.where(is_moving, ratio, 1.0)
@@ -560,7 +569,11 @@ def read_book(
     options: Options = (),
     venue_leverage: Numbers | None = None,
 ) -> Book:
-    """Return the book of what a user names: positions, collateral and options under a rule."""
+    """Return the positions, collateral and options that a user names as one book under a rule.
+
+    The arguments are those of :func:`requirement`, ``balance`` is realized money. All is checked,
+    and packed into the arrays that compiled code reads. Raises ParameterError.
+    """
     # Positions, at the venues of their instruments.
     venue_by_name = read_venues(venues, quantities, prices)
     names = tuple(venue_by_name)

@@ -126,9 +126,9 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
 def compute_shock_scale(shocks: ShockTables, years: float) -> float:
     """Return by what a scenario's move of volatility is multiplied for a time to expiry.
 
-    ``(shocks.days / days to expiry) ** power``: with a positive power short options move more. One
-    power holds up to ``shocks.days`` to expiry, another beyond. Expiries nearer than ``least_days``
-    count as that far.
+    It is (shocks.days / days to expiry) ** power: with a positive power the volatility of near
+    expiries moves more than that of far ones. One power holds up to ``shocks.days`` to expiry,
+    another beyond. Expiries nearer than ``least_days`` count as that far.
     """
     days = DAYS_PER_YEAR * years
     power = shocks.power[UP_TO_DAYS]
@@ -421,10 +421,10 @@ def fill_options(options: OptionPositions, rules: OptionRules) -> None:
 
 
 def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Write the value of option i into ``options``, and under scenarios that in each.
+    """Write the value of option i into ``options``, and under scenarios its value in each.
 
-    Those go into row i of ``scratch.table``: first the moves of the rule, then the columns of skew
-    and of expiry, where the rule has these.
+    These go into row i of ``scratch.table``: first a column for each scenario, then two for turns
+    of the smile and two for moves of the forward of its expiry, where the rule has these charges.
     """
     shocks = rules.shocks
     table = rules.scratch.table
@@ -436,10 +436,11 @@ def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
 
     n_moves = shocks.moves.shape[1]
     if len(shocks.skew) > 0:
-        low = compute_skewed_volatility(options, i, shocks, is_absolute=False)
-        high = compute_skewed_volatility(options, i, shocks, is_absolute=True)
-        table[i, n_moves + LOW_SKEW] = compute_option_value(options, i, 1.0, low)
-        table[i, n_moves + HIGH_SKEW] = compute_option_value(options, i, 1.0, high)
+        # A linear turn lowers strikes under the forward, an absolute one raises both sides.
+        linear = compute_skewed_volatility(options, i, shocks, is_absolute=False)
+        absolute = compute_skewed_volatility(options, i, shocks, is_absolute=True)
+        table[i, n_moves + LOW_SKEW] = compute_option_value(options, i, 1.0, linear)
+        table[i, n_moves + HIGH_SKEW] = compute_option_value(options, i, 1.0, absolute)
     if len(shocks.expiry_charge) > 0:
         move = shocks.expiry_charge[FORWARD_MOVE]
         table[i, n_moves + RISE] = compute_option_value(options, i, 1.0 + move, volatility)

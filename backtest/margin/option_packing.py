@@ -186,7 +186,12 @@ def make_scratch(options: OptionPositions, n_rows: int) -> OptionScratch:
 def check_options(
     options: Sequence[OptionPosition], rule: MarginRule, rules: Mapping[str, MarginRules]
 ) -> None:
-    """Raise ParameterError if a rule cannot margin options, or they do not belong together."""
+    """Raise ParameterError if a margin rule is not for options, or they do not belong together.
+
+    Options of one underlying must have one index and one time. ``rules`` are those of the contracts
+    beside them, which must settle in the same currency. Scenarios need the volatility of each
+    option.
+    """
     if not isinstance(rule, ScenarioMargin | Standard | Strategy):
         raise ParameterError(
             f"options need portfolio margin, bt.Standard or bt.Strategy, got {type(rule).__name__}"

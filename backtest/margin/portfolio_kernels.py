@@ -358,7 +358,11 @@ class MarginBracket(NamedTuple):
 
 @inlined
 def find_bracket(tables: BracketTables, i: int, notional: float) -> MarginBracket:
-    """Return the bracket of maintenance margin in which a notional of instrument i lies."""
+    """Return the bracket of maintenance margin in which a notional of instrument i lies.
+
+    In it the margin is rate * notional - amount. Rates count with the multiplier of this bar and
+    the fee of closing.
+    """
     multiplier = tables.multipliers[i]
     fee = tables.close_fees[i]
     rate = scale_rate(tables.rates[i, 0], multiplier, fee)
@@ -423,7 +427,11 @@ def combine_scenarios(
 
 
 def compute_portfolio_requirement(rules: PortfolioRules, held: Holdings, is_initial: bool) -> float:
-    """Return what the pool requires: its maintenance margin, or its initial margin."""
+    """Return the margin that the pool of cross positions needs: money.
+
+    Its maintenance margin, or with ``is_initial`` its initial margin: by a rule of the user's own,
+    by scenarios, or the sum of the brackets of its positions.
+    """
     if rules.own > 0:
         return ask_own(rules, held, is_initial)
     if rules.has_scenarios:

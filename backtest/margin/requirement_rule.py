@@ -223,7 +223,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
                 yield "offset", rule
 
     def _find_faults_of_terms(self) -> Faults:
-        """Yield an initial margin that is too low, and a rule that requires nothing."""
+        """Yield the faults of numbers: too low an initial margin, or a rule that asks nothing."""
         # The pool fails at level times the requirement. An order that just meets its initial margin
         # must not fail at once, so both terms of that must be at least those of maintenance, times
         # a level over 1.
@@ -266,7 +266,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
         return counts
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the instruments of each group: the declared ones, then the rest one by one."""
+        """Return the instruments of each group by name: first the declared ones, then the rest alone."""
         groups: dict[str, tuple[str, ...]] = {}
         grouped: set[str] = set()
         for group, members in (self.groups or {}).items():
@@ -479,7 +479,10 @@ class StoredRule:
 
 class Requirement(core.Declaration):
     def read(self, value: Any) -> MarginRule:
-        """Return a margin rule: from a rule, a preset's name, a table, or an object of the user."""
+        """Return a margin rule from a rule, a preset's name, a stored table, or a user's object.
+
+        Raises Fault for anything else.
+        """
         if isinstance(value, MarginRule):
             return value
         if isinstance(value, str):

@@ -29,7 +29,10 @@ class Moves(core.Declaration):
     is_table: ClassVar[bool] = True
 
     def read(self, value: Any) -> core.FrozenTable:
-        """Return scenarios by group: lists of moves and their weights."""
+        """Return scenarios by group, as lists of rows: move, weight, and two numbers for options.
+
+        A list in place of a table holds for every group. Raises Fault for anything else.
+        """
         # A list holds for every group.
         table = {EVERY: value}
         if isinstance(value, Mapping):

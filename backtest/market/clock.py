@@ -58,7 +58,10 @@ def count_bars_per_year(time: IntArray, interval: int, is_session: bool) -> floa
 
 
 def count_longer_bars(time: IntArray, interval: int) -> FloatArray:
-    """Return the bars of a year at each bar longer than a day, by the days since the first bar."""
+    """Return the bars of a year at each bar that is longer than a day, (n_bars,).
+
+    By the bars and the days that have passed since the first one, so that no later bar is known.
+    """
     n_before = np.arange(len(time))
     day = time // DAY
     days_passed = day - day[0]
@@ -130,7 +133,11 @@ class PolicyClock(NamedTuple):
         return np.flatnonzero(self.rows >= 0)
 
     def hold(self, values: FloatArray) -> FloatArray:
-        """Return values of ``seen``, (..., n_seen) or (1,), by bar, as last known; 0 before."""
+        """Return values of the bars that policies see at each bar of the market: the last known.
+
+        ``values`` has the shape (..., n_seen), or (1,) for a constant. 0 before the first of those
+        bars has closed.
+        """
         if self.is_every or values.shape == (1,):
             return values
 
@@ -148,7 +155,10 @@ class PolicyClock(NamedTuple):
         return np.ascontiguousarray(values[..., self.find_closes()])
 
     def place(self, values: FloatArray, others: FloatArray | float) -> FloatArray:
-        """Return values of ``seen``, (n_seen,) or (n_seen, n), where policies decide."""
+        """Return values of the bars that policies see where they decide, and ``others`` elsewhere.
+
+        ``values`` has the shape (n_seen,) or (n_seen, n), the answer (n_bars,) or (n_bars, n).
+        """
         if self.is_every:
             return values
         # Bars come last, so that a condition by bar holds for all columns.
@@ -306,7 +316,11 @@ def has_gaps(market: Any) -> bool:
 
 
 def describe_clock(market: Market) -> dict[str, Any]:
-    """Return when policies decide, and how many longer bars have few bars, for the manifest."""
+    """Return when policies decide, and how many longer bars are made of few bars, for the manifest.
+
+    Nothing where policies decide at each close. A longer bar is thin if it has less than the share
+    ENOUGH of the usual number of bars.
+    """
     length = market.decision_interval
     if not length:
         return {}
@@ -334,7 +348,12 @@ MOST = 0.01
 
 
 def with_clock(market: Any, decision_interval: str | None, detail: Any) -> Any:
-    """Return a market with the clock of policies, and with shorter bars where there is detail."""
+    """Return a market whose policies decide at closes of longer bars, with detail inside of bars.
+
+    ``decision_interval`` is the length of those bars; without it they are the bars of the market.
+    ``detail`` are shorter bars of the same instruments, which stand in place of bars of the market
+    wherever they cover one in all instruments. Raises ParameterError where they do not fit.
+    """
     if decision_interval is None and detail is None:
         return market
     market = as_given(as_markets(market), market)
@@ -367,7 +386,11 @@ def with_clock(market: Any, decision_interval: str | None, detail: Any) -> Any:
 
 
 def read_details(markets: Markets, detail: Any) -> Mapping[str, Market]:
-    """Return the detail of each instrument, from a path, a market, or a table of markets."""
+    """Return the shorter bars of each instrument by its name, loaded where ``detail`` is a path.
+
+    ``detail`` may be a market for the only instrument, a table of markets, or a file or folder.
+    Raises ParameterError if it is none of these, or lacks an instrument.
+    """
     details = detail
     if isinstance(detail, str | Path):
         if is_panel([Path(detail)], markets.names):
@@ -403,7 +426,12 @@ def find_owners(market: Market, detail: Market) -> IntArray:
 
 
 def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
-    """Return which bars of a market have enough detail, and open with it."""
+    """Return which bars of a market its detail can stand for: bool of shape (n_bars,).
+
+    The detail must open with the bar, and have at least the share ENOUGH of the bars that make it.
+    Raises ParameterError if its bars are not shorter, of another instrument, or cover none.
+    ``name`` is that of the instrument, for messages.
+    """
     if detail.interval >= market.interval or market.interval % detail.interval:
         raise ParameterError(
             f"detail must have shorter bars that divide {format_duration(market.interval)}, "
@@ -433,7 +461,11 @@ def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
 
 
 def join(market: Market, detail: Market, replaced: core.BoolArray) -> Market:
-    """Return a market with its detail in the place of the bars that are ``replaced``."""
+    """Return a market in which shorter bars stand in place of the bars that are ``replaced``.
+
+    ``replaced`` is of shape (n_bars,). Marks count only where both have them. What was replaced,
+    and how far the shorter bars differ from the bars that they make, is noted in ``filled``.
+    """
     owners = find_owners(market, detail)
     is_used = (owners >= 0) & replaced[owners]
     prices: tuple[str, ...] = PRICES
@@ -523,7 +555,11 @@ def describe_detail(market: Market, detail: Market, opens: IntArray) -> str:
 
 
 def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups) -> dict[str, str]:
-    """Return a note of bars that differ from what their detail makes; raise if any differs much."""
+    """Return a note of bars that differ from what their shorter bars make, empty if none does.
+
+    ``detail`` has the prices of the shorter bars by name, ``groups`` which of them make which bar.
+    Differences of prices are relative: more than MOST is an error, not more than SAME is noise.
+    """
     opens = groups.time
     if not len(opens):
         return {}
@@ -588,7 +624,11 @@ def read_source(text: str, content_hash: str) -> Market:
 
 
 def list_calls(source: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
-    """Return the calls that made a market, the first one first; ValueError if it has any others."""
+    """Return the calls in a text that made a market, the first one first: name and arguments.
+
+    The text is parsed, never run, and arguments must be literals. Raises ValueError for any other
+    text.
+    """
     calls: list[tuple[str, list[Any], dict[str, Any]]] = []
     node = ast.parse(source, mode="eval").body
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

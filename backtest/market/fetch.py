@@ -224,7 +224,11 @@ class Archive(NamedTuple):
     now: int
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
-        """Yield the rows of a span month by month, and how far they reach."""
+        """Yield the rows of a kind over a span month by month, and up to when they are complete.
+
+        A month is one file where the archive has that, and its days are files for what the month
+        lacks. ``start`` and ``end`` are midnights, all times UTC ns.
+        """
         months = pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M")
         for month in months:
             month_start = int(month.start_time.as_unit("ns").value)
@@ -259,7 +263,10 @@ class Archive(NamedTuple):
         return np.asarray(days[counts >= DAY // self.request.interval] * DAY)
 
     def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
-        """Return the rows in the file of a day or a month; None if there is no such file."""
+        """Return the rows in the archive's file of a day or a month; None if there is no such file.
+
+        ``start`` and ``end`` are its first midnight and the one after it, UTC ns.
+        """
         url = self._name_file(kind, start, end)
         content = self.download(url)
         if content is None:
@@ -274,7 +281,11 @@ class Archive(NamedTuple):
         return rows[is_inside]
 
     def _name_file(self, kind: str, start: int, end: int) -> str:
-        """Return the address of the file of a day or a month."""
+        """Return the address of the archive's file of a kind for a day or a month.
+
+        ``start`` and ``end`` are its first midnight and the one after it, UTC ns: a day apart for a
+        day.
+        """
         day = pd.Timestamp(start)
         period = "monthly"
         date = day.strftime("%Y-%m")
@@ -393,7 +404,10 @@ class Exchange(NamedTuple):
     symbol: str
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
-        """Yield the rows of a span page by page, and how far they reach."""
+        """Yield the rows of a kind over a span page by page, and up to when they are complete.
+
+        An exchange answers a limited number of rows at a time. ``start`` and ``end`` are UTC ns.
+        """
         ask = self._ask_bars
         if kind == "funding":
             ask = self._ask_funding
@@ -750,7 +764,10 @@ def add_more(fetched: Fetched, request: Request, archive: Archive) -> Fetched:
 
 
 def add_listing(fetched: Fetched, ask: Callable[[], Mapping[str, Any]]) -> Fetched:
-    """Save what the venue lists today beside the bars; note in the facts what came of it."""
+    """Save what the venue lists today beside the bars; note in the facts what came of it.
+
+    ``ask`` gets the listing. One that cannot be had is noted, and never stops a fetch.
+    """
     try:
         listing = ask()
     except DataError as error:
@@ -868,7 +885,10 @@ def fetch_kind(
 
 
 def read_rows(folder: Path, kind: str) -> pd.DataFrame:
-    """Return the rows of a kind that a folder has, none if they cannot be read."""
+    """Return the rows of a kind that a folder has from an earlier fetch; none if they are damaged.
+
+    Columns that the file lacks are NaN.
+    """
     try:
         frame = pd.read_parquet(folder / f"{kind}.parquet")
         stamps = pd.DatetimeIndex(frame.pop("time")).as_unit("ns").asi8
@@ -884,7 +904,11 @@ def read_rows(folder: Path, kind: str) -> pd.DataFrame:
 def store(
     folder: Path, kind: str, parts: Sequence[pd.DataFrame], facts: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Write the rows of a kind, each once and in order, and return them."""
+    """Write the rows of a kind into the folder, each once and in order of time, and return them.
+
+    ``parts`` are what was there and what has arrived since. The folder is created if needed;
+    ``facts`` are written beside the rows. Each file is replaced by one rename.
+    """
     rows = pd.concat(parts, ignore_index=True).drop_duplicates()
     rows = rows.sort_values("time", kind="stable")
 

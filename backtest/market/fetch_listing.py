@@ -56,7 +56,10 @@ def fetch_archive_listing(
 
 
 def ask_endpoint(web: Any, url: str, symbol: str) -> list[Any]:
-    """Return the rows of a symbol at an endpoint, none where it is refused or not there."""
+    """Return the rows of a symbol at an endpoint of Binance, none where it is refused or not there.
+
+    ``web`` is a client of httpx. Raises DataError if the answer cannot be read.
+    """
     try:
         answer = web.get(url)
         if answer.status_code != 200:
@@ -73,7 +76,11 @@ def ask_endpoint(web: Any, url: str, symbol: str) -> list[Any]:
 def read_exchange_listing(
     client: Any, source: str, market: Mapping[str, Any], now: int
 ) -> dict[str, Any]:
-    """Return a market of ccxt with its tiers, if the exchange gives these without a key."""
+    """Return a market of ccxt as a listing, with its margin tiers if anybody may ask for them.
+
+    ``client`` and ``market`` are of ccxt, ``now`` is UTC ns. Many exchanges give tiers to accounts
+    alone: then the listing says why it has none.
+    """
     symbol = str(market["symbol"])
     listing = describe_listing(source, f"ccxt, {source}", now)
     listing["markets"] = {symbol: dict(market)}

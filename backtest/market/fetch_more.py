@@ -80,7 +80,11 @@ def fetch_more(
 def fetch_rows(
     folder: Path, kind: str, base: str, symbol: str, interval: int, span: Span, download: Download
 ) -> pd.DataFrame:
-    """Return the rows of a kind by stamp; only days that were not fetched before are asked for."""
+    """Return the rows of a kind by stamp, from the folder and for new days from the archive.
+
+    ``kind`` is metrics or premium, ``base`` the address of the files, ``span`` the days to have.
+    Days that were fetched before are not asked for again. Writes the rows into the folder.
+    """
     file = folder / FOLDER / f"{kind}.parquet"
     table = empty_rows(kind)
     if file.exists():
@@ -152,7 +156,10 @@ def read_metrics(text: bytes) -> pd.DataFrame:
 
 
 def read_premium(text: bytes) -> pd.DataFrame:
-    """Return the close of each bar of the premium index, negative ones too."""
+    """Return the rows of a file of the premium index: the stamp (UTC ns) and close of each bar.
+
+    The premium is a fraction of the price, and may be negative.
+    """
     # Older files have no header.
     header: int | None = 0
     if text.lstrip()[:1].isdigit():

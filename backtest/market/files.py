@@ -57,7 +57,12 @@ def stem_of(path: Path) -> str:
 
 
 def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
-    """Return the table in a file; ``chosen`` are the names of its columns by ours, if known."""
+    """Return the table in a file: CSV, packed or not, Parquet or Feather.
+
+    ``chosen`` has the names of its columns by ours, where a user gave them. Raises DataError for a
+    file that is missing, damaged, of another kind, or too large: the size is known before it is
+    read.
+    """
     from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
     from pyarrow.dataset import dataset  # noqa: PLC0415 - likewise
 

@@ -64,7 +64,10 @@ class NamedFile(NamedTuple):
 
 
 def parse_name(path: Path) -> NamedFile:
-    """Return the role of a file, and what its name says of the market."""
+    """Return the role of a file (bars, mark or funding), and what its name says of the market.
+
+    Names of freqtrade and of Binance's archive also say the pair and the length of bars.
+    """
     stem = stem_of(path)
     if match := _FREQTRADE.fullmatch(stem):
         return NamedFile(path, _KINDS[match["kind"]], match["pair"], match["timeframe"])
@@ -127,7 +130,11 @@ class _Layout(NamedTuple):
 
 
 def _lay_out_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> _Layout:
-    """Return what a folder holds: our own names, else those of freqtrade and of the archive."""
+    """Return the layout of a folder: the files of our own names, or those of one pair.
+
+    Our own names are bars, mark and funding; pairs are in the names of freqtrade's files and of
+    Binance's archive, of which ``options`` choose one.
+    """
     files = list_files(folder)
     ours = [file for file in files if stem_of(file.path) in ROLES]
     if has_our_bars(ours) or (ours and not needs_bars):
@@ -161,7 +168,11 @@ def _lay_out_files(paths: Sequence[Path], where: str, options: ReadOptions) -> _
 
 
 def _group_by_role(layout: _Layout, where: str) -> dict[str, list[Path]]:
-    """Return the paths of each role; raise if a role has tables that cannot be one."""
+    """Return the paths of each role: bars, mark and funding.
+
+    Several files of a role are joined later, if their names differ in dates alone; others are two
+    tables, which raises DataError. ``where`` is for messages.
+    """
     paths_by_role: dict[str, list[Path]] = {role: [] for role in ROLES}
     for file in layout.files:
         paths_by_role[file.role].append(file.path)
@@ -361,7 +372,11 @@ def find_sources(
 
 
 def _name_all(sources: Sequence[MarketSource]) -> dict[str, MarketSource]:
-    """Return sources by the names of their instruments; of one in two folders, by theirs."""
+    """Return each source under a name of its own: that of its instrument, or of its folder.
+
+    The folder names a market whose instrument is in two folders. Raises DataError if two still have
+    one name.
+    """
     counts = Counter(source.names[0] for source in sources)
     by_name: dict[str, MarketSource] = {}
     for source in sources:
@@ -444,7 +459,10 @@ def _list_folder(folder: Path, *, is_named: bool = False) -> list[MarketSource]:
 
 
 def _list_in_folder(folder: Path, *, is_named: bool) -> list[MarketSource]:
-    """Return the markets in the files of a folder: one of our own names, or those of pairs."""
+    """Return the markets in the files of a folder: one of our own names, or those of pairs.
+
+    ``is_named``: the folder may give the market its name, as several folders hold markets.
+    """
     files = list_files(folder)
     folder_name = folder.resolve().name
     if has_our_bars(files):

@@ -248,7 +248,10 @@ def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> Ti
 
 
 def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str, str]) -> None:
-    """Tell, and note in ``notes``, which prices were kept in 16 bits, of three digits."""
+    """Warn of prices that were kept in 16 bits, of three digits, and note them in ``notes``.
+
+    ``parts`` are the tables of a role as they were read.
+    """
     for part in parts:
         if isinstance(part.content, DataError):
             continue
@@ -271,7 +274,11 @@ def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str
 
 
 def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> None:
-    """Add a defect where the last bar opens after tomorrow: its stamps are of another clock."""
+    """Add a defect if the last bar opens after tomorrow: its stamps count from another beginning.
+
+    ``options.now`` is the present in UTC ns, None for that of the clock. Generated markets may be
+    of any time.
+    """
     now = options.now
     if now is None:
         now = time.time_ns()
@@ -295,7 +302,11 @@ def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> Non
 
 
 def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> int | None:
-    """Return the length of a bar, ns; add to ``defects`` if it is not known, or not as given."""
+    """Return the length of a bar in ns: the one that was given, or the usual distance of opens.
+
+    In a market with sessions that is the shortest distance. Adds to ``defects``, and returns None,
+    if no length is known; also adds a length that is not the one given.
+    """
     time = bars.ordered.time
     gaps = np.diff(time)
 
@@ -391,7 +402,10 @@ def find_defects(
 
 
 def name_covered(bars: Subject | None, covered: timed.Span | None) -> str:
-    """Return the cure of tables that do not cover the bars: the bars that have all."""
+    """Return the cure, for messages, of tables that do not cover the bars: to cut the bars.
+
+    ``covered`` is the time that mark and funding both cover, None if there is none.
+    """
     if bars is not None and covered is not None:
         interval = bars.interval or 0
         is_inside = (bars.time >= covered.start) & (bars.time + interval <= covered.end)

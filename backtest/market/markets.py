@@ -399,7 +399,7 @@ class Markets(BarClock, Mapping[str, Market]):
         return self._panels[jitter]
 
     def _align_prices(self) -> dict[str, Any]:
-        """Return the prices of all instruments on the clock, NaN outside their spans."""
+        """Return the prices of all instruments on the clock, (n, n_bars); NaN outside their spans."""
         markets = [*self.values()]
         has_mark = any(market.has_mark for market in markets)
         prices: dict[str, FloatArray] = {}
@@ -456,7 +456,7 @@ class Markets(BarClock, Mapping[str, Market]):
         return compute_once(self, "tradable", self._find_tradable)
 
     def _find_tradable(self) -> core.BoolArray:
-        """Return what :meth:`tradable` keeps."""
+        """Return what :meth:`tradable` keeps: bool of shape (n_instruments, n_bars)."""
         is_tradable = np.zeros((len(self), self.n_bars), dtype=np.bool_)
         last_of_all = max(self.last_opens.values())
         for i, name in enumerate(self.names):

@@ -188,7 +188,7 @@ def _list_known(known: Mapping[str, Any], spellings: Iterable[str]) -> list[Any]
 
 
 def _rename_klines(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return klines without what repeats their times, and with our names of what they carry."""
+    """Return klines by our names, without close times and what no other source has."""
     used = []
     ours = {}
     for name in frame:
@@ -239,7 +239,11 @@ def _only(name: str, theirs: Sequence[object], where: str) -> Any:
 
 
 def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataFrame:
-    """Return a frame in which ``Volume BTC`` is the volume of BTCUSDT, and no other coin's."""
+    """Return a frame in which the volume of its coin, such as ``Volume BTC``, is called volume.
+
+    Volumes of other currencies are left out with a warning. ``instrument`` names the coin: it
+    begins with it. A frame that has a volume stays as it is.
+    """
     if "volume" in {*map(plain_name, frame.columns)}:
         return frame
 
@@ -378,7 +382,11 @@ def _refuse_other_unit(frame: pd.DataFrame, known: Mapping[str, Any], where: str
 def _add_payments(
     columns: pd.DataFrame, frame: pd.DataFrame, chosen: Mapping[str, str], where: str
 ) -> pd.DataFrame:
-    """Return chosen columns of funding, with the times of payments if those were not chosen."""
+    """Return the chosen columns of funding, with the times of payments that a user did not choose.
+
+    A rate in force is paid later than its stamp: where ``frame``, all columns of the file, has the
+    time of payment, it is added with a warning.
+    """
     if LEAD in chosen or not {"time", "rate"} <= chosen.keys():
         return columns
 
@@ -423,7 +431,10 @@ def find_flag(frame: pd.DataFrame) -> Any:
 
 
 def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return bars of Binance's streams, or of others that write ``t, o, h, l, c``, by our names."""
+    """Return bars whose columns are called t, o, h, l, c by our names; other frames as they are.
+
+    So do streams of Binance and some other feeds call them.
+    """
     if not {"t", "o", "h", "l", "c"} <= {*frame.columns}:
         return frame
 
@@ -475,7 +486,11 @@ def _complete_choice(
 
 
 def _choose_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
-    """Return the columns that were chosen, by our names, and one that marks unfinished bars."""
+    """Return the columns that a user chose, by our names, and one that marks unfinished bars.
+
+    ``chosen`` has names, in any case, or positions of columns by our names. Raises DataError for
+    one that is not there.
+    """
     known = list(map(str, frame.columns))
     columns = {}
     for name, theirs in chosen.items():
@@ -513,7 +528,10 @@ def is_all_finished(flag: pd.Series) -> bool:
 
 
 def _find_places(known: Sequence[str], theirs: str) -> list[int]:
-    """Return the places of a column: by position, exact name, or name in any case."""
+    """Return the positions of the columns that a text names: digits are a position themselves.
+
+    An exact name counts before one in another case. Empty if there is no such column.
+    """
     if theirs.isdigit():  # a position, also where a name has these digits
         place = int(theirs)
         if place < len(known):

@@ -83,7 +83,10 @@ class Quality:
 def build_quality(
     subjects: Mapping[str, Subject], filled: Mapping[str, str], **known: Any
 ) -> Quality:
-    """Return the report of tables by role; ``known`` are its other fields."""
+    """Return the report on tables by role: facts of each, and what breaks a rule.
+
+    ``filled`` are the notes of loading, ``known`` the other fields of the report.
+    """
     findings = []
     for rule in RULES:
         for role, subject in subjects.items():
@@ -142,7 +145,10 @@ def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
 
 
 def find_longest_run(rule: Rule, subject: Subject, time: IntArray) -> int:
-    """Return the most rows in a row of a table that have one of some times."""
+    """Return the longest run of rows in a row that break a rule: how many rows.
+
+    ``time`` are the times of the rows that do, rising.
+    """
     # A bar without a mark has no row in the table of marks, so it is counted among the bars.
     table = subject.table.ordered
     if subject.bars is not None and rule.name == "bars without a mark":
@@ -156,7 +162,7 @@ def find_longest_run(rule: Rule, subject: Subject, time: IntArray) -> int:
 
 
 def describe_table(subject: Subject) -> dict[str, Any]:
-    """Return the facts of a table: rows, times, rates, and what of the bars it covers."""
+    """Return the facts of a table: rows, times, rates, and how much of the bars it covers."""
     time = subject.whole.time
     if subject.role == "funding":
         step: int | None = timed.cadence(time)
@@ -229,7 +235,10 @@ def inspect_market(market: Market) -> Quality:
 
 
 def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
-    """Return the report of files, also of those that a market would refuse."""
+    """Return the report on files, also on those that a market would refuse.
+
+    What loading would refuse is among its defects.
+    """
     frames, options, filled = loading.open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
     subjects, defects, notes = loading.read_frames(frames, options)

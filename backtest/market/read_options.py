@@ -40,7 +40,10 @@ class ReadOptions(NamedTuple):
     def expression(
         self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
     ) -> str:
-        """Return the call that reads some paths so; ``more`` are further arguments of it."""
+        """Return the Python call that reads some paths with these options, as a text.
+
+        ``more`` are further arguments of it; arguments at their defaults are left out.
+        """
         settings = {name: getattr(self, name) for name in self._fields[:6]}
         if self.interval:
             settings["interval"] = format_duration(self.interval)

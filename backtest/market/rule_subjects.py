@@ -99,7 +99,7 @@ class Subject:
 
     @cached_property
     def covered(self) -> Span | None:
-        """The time that mark prices or funding cover, None if they cannot be aligned."""
+        """The time that mark prices or funding cover; None if the marks fit no bars."""
         span = self.span
         if self.role == "funding":
             start, end = tables.coverage(self.once, span.start, span.end)

@@ -87,7 +87,11 @@ def find_disorder(subject: Subject) -> list[Hit]:
 
 
 def find_repeats(subject: Subject) -> list[Hit]:
-    """Return the rows whose time another row before them has."""
+    """Find the rows of a table whose time a row before them has already.
+
+    The finding says how many of them have other values than the row before: those cannot be dropped
+    without a choice.
+    """
     table = subject.table
     if is_increasing(table.time):
         return []
@@ -110,7 +114,11 @@ def find_repeats(subject: Subject) -> list[Hit]:
 
 
 def is_off_grid(subject: Subject) -> BoolArray:
-    """Return which bars open at other times than most, of shape (n,)."""
+    """Return which bars open at other times than most: bool of shape (n,).
+
+    Opens of bars lie on a grid of their length. In a market with sessions they may be any time
+    apart, but no nearer than the length of a bar.
+    """
     time = subject.time
     interval = subject.interval
     if not interval:
@@ -142,7 +150,11 @@ def find_off_grid(subject: Subject) -> list[Hit]:
 
 
 def find_bar_gaps(subject: Subject) -> list[Hit]:
-    """Return where bars are missing between others; a market with sessions has such gaps."""
+    """Find the gaps between bars, and how many are missing in each.
+
+    Not in a market with sessions, whose bars are not missing while it is closed. The cure names the
+    longest stretch without a gap.
+    """
     interval = subject.interval
     if not interval or subject.sessions:
         return []
@@ -152,6 +164,7 @@ def find_bar_gaps(subject: Subject) -> list[Hit]:
     if not holes.size:
         return []
 
+    # The longest stretch between two holes, for the cure.
     stretches = np.split(time, holes + 1)
     longest = max(stretches, key=len)
     end = int(longest[-1]) + interval
@@ -177,7 +190,11 @@ def name_span(start: int, end: int) -> str:
 def hits_of_gaps(
     table: TimedTable, text: str, starts: IntArray, ends: IntArray, missing: IntArray, cure: str
 ) -> list[Hit]:
-    """Return one hit of all gaps, with how many rows lack in each and where they are."""
+    """Return all gaps of a table as one finding, with how many rows lack in each and where.
+
+    ``starts``, ``ends`` and ``missing`` have an entry for each gap: times in UTC ns, and how many
+    rows lack. ``text`` says the rule, ``cure`` what to do.
+    """
     spans = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         spans.append(f"{format_time(start)} to {format_time(end)}")
@@ -203,7 +220,7 @@ def hits_of_gaps(
 
 
 def find_bad_prices(subject: Subject) -> list[Hit]:
-    """Return the bars without any price, and those with a price that is impossible."""
+    """Find the bars without any price, and those with a price that is impossible or unlikely."""
     table = subject.table
     noun = ""
     cure = _EMPTY_BARS
@@ -255,7 +272,7 @@ def lacks_open(table: TimedTable) -> BoolArray:
 
 
 def find_bad_ranges(subject: Subject) -> list[Hit]:
-    """Return the bars whose high or low is inside of their open and close."""
+    """Find the bars whose high is under, or whose low is over, their own open or close."""
     table = subject.table
     if not table.has_prices:
         return []
@@ -284,7 +301,10 @@ def find_bad_ranges(subject: Subject) -> list[Hit]:
 
 
 def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
-    """Return the larger and the smaller of open and close; NaN where a price is impossible."""
+    """Return the larger and the smaller of open and close of each bar: two arrays of shape (n,).
+
+    NaN where a price of the bar is impossible: that is a fault of its own.
+    """
     opens = table.columns["open"]
     closes = table.columns["close"]
     top = np.maximum(opens, closes)
@@ -298,7 +318,7 @@ def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
 
 
 def find_bad_volume(subject: Subject) -> list[Hit]:
-    """Return the bars whose volume is negative, NaN, or larger than any market's."""
+    """Find the bars whose volume is negative, NaN, or larger than that of any market."""
     table = subject.table
     volume = table.columns.get("volume")
     if volume is None:
@@ -316,7 +336,10 @@ def find_bad_volume(subject: Subject) -> list[Hit]:
 
 
 def find_unfinished(subject: Subject) -> list[Hit]:
-    """Find bars inside the data that a flag says are unfinished, where it is 1 in most."""
+    """Find bars inside the data that a column marks as unfinished.
+
+    The column is 1 where a bar is finished, and must be 1 in most: else it says something else.
+    """
     table = subject.table.ordered
     hits = []
     for name, values in table.columns.items():
@@ -439,7 +462,11 @@ def _log_of(prices: FloatArray) -> FloatArray:
 
 
 def find_unit_changes(subject: Subject) -> list[Hit]:
-    """Find closes that, like the median of the 24 after, are far from that of the 24 before."""
+    """Find where the unit of prices changes: from there on closes are a multiple of those before.
+
+    The close, and the median of the 24 closes after it, are over UNIT_CHANGE times the median of
+    the 24 closes before, or under the inverse of that.
+    """
     closes = pd.Series(subject.table.ordered.columns.get("close", np.zeros(0)))
     medians = closes.rolling(NEAR_CLOSES).median()
     median_before = medians.shift()
@@ -557,7 +584,10 @@ def measure_level_offsets(edges: Sequence[int], jump_sizes: FloatArray) -> list[
 
 
 def find_other_length(subject: Subject) -> list[Hit]:
-    """Return the mark bars that open between the bars, as they have another length."""
+    """Find the mark bars that open between the bars of the market, as they have another length.
+
+    ``subject.misaligned`` are their times.
+    """
     if not subject.misaligned.size or subject.bars is None:
         return []
 
@@ -574,7 +604,11 @@ def find_other_length(subject: Subject) -> list[Hit]:
 
 
 def find_unmarked(subject: Subject) -> list[Hit]:
-    """Find bars without a mark bar: those outside the marks, and those between them."""
+    """Find bars of the market without a mark bar: outside of all marks, and between marks.
+
+    Each of the two has a text and a cure of its own. Marks of another length are a fault of their
+    own.
+    """
     if subject.misaligned.size or subject.bars is None or subject.is_marked.all():
         return []
 
@@ -674,7 +708,10 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
 
 
 def find_wicks(subject: Subject) -> list[Hit]:
-    """Return the bars that go far beyond their mark bars: prices that liquidate nobody."""
+    """Find the bars whose high or low is far beyond that of their mark bar.
+
+    Liquidations are tested on marks, so such prices liquidate nobody.
+    """
     bars, mark = subject.marked
     if not (bars.has_prices and mark.has_prices and mark.time.size):
         return []
@@ -695,7 +732,7 @@ def find_wicks(subject: Subject) -> list[Hit]:
 
 
 def find_stale(subject: Subject) -> list[Hit]:
-    """Find mark bars that repeat the one before while the last price moves."""
+    """Find mark bars whose prices all repeat the last mark close, while the last price moves."""
     bars, mark = subject.marked
     if not (mark.has_prices and "close" in bars.columns and mark.time.size):
         return []
@@ -713,7 +750,7 @@ def find_stale(subject: Subject) -> list[Hit]:
 
 
 def find_settled_twice(subject: Subject) -> list[Hit]:
-    """Return the settlements that follow another one within milliseconds."""
+    """Find the settlements that another one follows within a minute: two sources of one payment."""
     time = subject.time
     gaps = np.diff(time)
     is_repeat = gaps < tables.JITTER
@@ -729,7 +766,7 @@ def find_settled_twice(subject: Subject) -> list[Hit]:
 
 
 def find_bad_rates(subject: Subject) -> list[Hit]:
-    """Return the settlements whose rate or mark price is impossible."""
+    """Find the settlements whose rate is too large, or whose mark price is impossible."""
     time = subject.table.time
     columns = subject.table.columns
     got = ", got {got} in {n} of {of} settlements"
@@ -795,7 +832,10 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
 
 
 def find_sampled(subject: Subject) -> list[Hit]:
-    """Find rates of an hour or less that change only where rates of 4 or 8 hours are paid."""
+    """Find rates of an hour or less that look like samples of a rate paid every 4 or 8 hours.
+
+    They change only at multiples of 4 hours. Too few changes say nothing, as they may by chance.
+    """
     time = subject.whole.time
     rate = subject.whole.columns.get("rate", np.zeros(0))
     every = tables.cadence(time)
@@ -820,7 +860,10 @@ SINCE_2001 = 978_307_200 * SECOND
 
 
 def find_early_bars(subject: Subject) -> list[Hit]:
-    """Find bars of a market that never closes, all older than any such market."""
+    """Find bars of a market that never closes, if all are older than any such market.
+
+    Their times count from another beginning than 1970.
+    """
     time = subject.time
     never_closes = not subject.sessions and subject.interval is not None and subject.interval <= DAY
     if not never_closes or not time.size or int(time[-1]) >= FIRST_OPEN_DAILY:
@@ -832,7 +875,10 @@ def find_early_bars(subject: Subject) -> list[Hit]:
 
 
 def find_closing_stamps(subject: Subject) -> list[Hit]:
-    """Find bars of whole minutes whose stamps are none, as the close times of an exchange."""
+    """Find bars of whole minutes whose stamps are all between minutes.
+
+    They are the times at which bars close, 00:59:59.999.
+    """
     time = subject.time
     every = subject.interval
     if every is None or every % MINUTE or not time.size:
@@ -873,7 +919,10 @@ def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
 
 
 def find_uncovered(subject: Subject) -> list[Hit]:
-    """Return the ends of the bars that no settlement of funding covers."""
+    """Find the ends of the time of the bars that no settlement of funding covers.
+
+    One gap before the first and one after the last settlement, with how many lack in each.
+    """
     span = subject.span
     covered = subject.covered
     if subject.bars is None or covered is None or covered == span:
@@ -980,7 +1029,10 @@ def list_defects(subject: Subject, span: str, repairs: Sequence[str]) -> Iterato
 
 
 def describe_hit(subject: Subject, rule: Rule, hit: Hit, span: str) -> str:
-    """Return the sentence of a broken rule: what, where, and its cure."""
+    """Return what a table breaks of a rule as a sentence: what, where, and its cure.
+
+    ``span`` is the advice which part of the bars is covered, for cures that hold ``{span}``.
+    """
     place = hit.place
     if not place:
         place = f"{subject.table.name}, first at {format_time(int(hit.time[0]))}"
@@ -1001,7 +1053,7 @@ MAX_FLAT = 10_000_000
 
 
 def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the notes of what was filled in, and all others."""
+    """Return the notes of what was filled in, and all other notes: both by name."""
     filled = {}
     others = {}
     for name, how in notes.items():
@@ -1094,7 +1146,7 @@ def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
 
 
 def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    """Return a table whose highs and lows hold open and close, and the times that it changes."""
+    """Return a table whose highs and lows include open and close, and the times that changed."""
     if not table.has_prices:
         return table, table.time[:0]
 
@@ -1183,7 +1235,11 @@ BY_NAME = {words[0].partition("=")[0]: repair for words, (_, repair) in KINDS.it
 
 
 def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return repairs in the order in which they are applied; raise for one that is unknown."""
+    """Return the names of repairs in the order in which they are applied, each once.
+
+    A text may name several, separated by commas; one may have a way, after ``=``. Raises
+    ParameterError for one that is unknown or given twice.
+    """
     repairs: list[str] = []
     for text in texts:
         repairs += map(str.strip, text.split(","))
@@ -1208,7 +1264,10 @@ def apply_repairs(
     interval: int | None,
     notes: dict[str, str],
 ) -> TimedTable:
-    """Return a table after the repairs of its role, and note in ``notes`` what each changed."""
+    """Return a table after the repairs for its role, and note in ``notes`` what each changed.
+
+    ``interval`` is the length of a bar, ns, None if unknown. A note counts the rows that changed.
+    """
     for word in repairs:
         name, _, way = word.partition("=")
         apply = BY_NAME[name]

@@ -41,7 +41,10 @@ def find_later_sessions(time: IntArray, count: int) -> list[pd.Timestamp]:
 
 
 def find_weekdays(days: pd.DatetimeIndex) -> set[int]:
-    """Return the weekdays with sessions, Monday is 0; all of them if the data are under a week."""
+    """Return the weekdays with sessions, 0 for Monday, by the last 52 weeks of ``days``.
+
+    All weekdays if the data are under a week long.
+    """
     before = days[-1] - pd.Timedelta(WEEKDAYS_SEEN, unit="ns")
     seen = days[days > before]
     span = seen[-1] - seen[0]
@@ -55,7 +58,11 @@ def find_weekdays(days: pd.DatetimeIndex) -> set[int]:
 
 
 def is_holiday(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) -> bool:
-    """Return whether a market is closed on a day: a rule closes it, or a holiday beside it."""
+    """Return whether a market is expected to be closed on a day of sessions, by its own past.
+
+    ``days`` are all days with sessions, ``weekdays`` those that have them. A rule may close the day
+    itself, or a holiday of a date that falls on the weekend beside it.
+    """
     if find_closed_rules(day, days, weekdays):
         return True
 
@@ -72,7 +79,12 @@ def is_holiday(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) ->
 
 
 def find_closed_rules(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) -> set[str]:
-    """Return the rules whose days of the last years were closed, on weekdays with sessions."""
+    """Return the rules of holidays by which a day is closed, by its own past.
+
+    A rule puts a day of each past year beside the day: the same date, the same such weekday of the
+    month, the same distance from Easter. It closes the day if all of them were closed in the last
+    years. ``days`` are those with sessions; only ``weekdays`` count.
+    """
     # Of each rule, whether its day was closed: last year, the year before, and so on.
     closed_by_rule: dict[str, list[bool]] = {}
     first_day = days[0]
@@ -95,7 +107,7 @@ def find_closed_rules(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[i
 
 
 def list_anniversaries(day: pd.Timestamp, year: int) -> Iterator[tuple[str, pd.Timestamp]]:
-    """Yield the day of an earlier year that each rule of holidays puts beside a day."""
+    """Yield by the name of each rule of holidays the day of an earlier year that is like a day."""
     first = pd.Timestamp(year, day.month, 1)
     if day.day <= first.days_in_month:
         yield BY_DATE, first.replace(day=day.day)

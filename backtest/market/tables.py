@@ -128,7 +128,10 @@ def lacks_prices(table: TimedTable) -> BoolArray:
 
 
 def spacing(time: IntArray) -> int | None:
-    """Return the most common positive gap between sorted times in ns, the smallest of equals."""
+    """Return the most common positive gap between times that rise, in ns; of equals the smallest.
+
+    None without a positive gap.
+    """
     gaps = np.diff(time)
     if gaps.size and gaps[0] > 0 and (gaps == gaps[0]).all():  # without sorting them
         return int(gaps[0])
@@ -330,7 +333,11 @@ def is_text_flag(name: str, frame: pd.DataFrame) -> bool:
 
 
 def read_flag(values: pd.Series) -> FloatArray | None:
-    """Return 1 of finished bars, 0 of others, NaN of empty cells; None if it is another column."""
+    """Return a column that says which bars are finished as 1, 0, and NaN for empty cells.
+
+    Numbers of 1 and 0, and words such as yes and no, are read. None if the column holds anything
+    else.
+    """
     if values.dtype.kind in "iufb":
         flag = values.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
@@ -418,7 +425,10 @@ def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> di
 
 
 def rename_known(frame: pd.DataFrame, known: Collection[str], where: str) -> pd.DataFrame:
-    """Return a frame whose known columns are spelled as ours."""
+    """Return a frame whose columns that are ``known`` are spelled as ours; others stay.
+
+    Raises DataError if two columns are one of ours; ``where`` is the file or frame.
+    """
     spelled = spell_columns(frame, known, where)
     our_names = {}
     for name in known:
@@ -478,7 +488,10 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
 
 
 def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[core.Stamps, str | None]:
-    """Return the stamps of a frame, and the column that they are; None if it is the index."""
+    """Return the stamps of a frame, and the column that they are; None if they are its index.
+
+    Raises DataError if there is no column of times, or more than one.
+    """
     index = core.as_dates(frame.index)
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
         return index, None
@@ -508,7 +521,11 @@ def read_dates(
     *,
     error: Any = ParameterError,
 ) -> IntArray:
-    """Return the stamps of an index of dates as int64 UTC ns, each once; ``cure`` ends an error."""
+    """Return the stamps of an index of dates as int64, UTC ns; each must be there once.
+
+    ``argument`` is what the index is of, and ``cure`` ends the message, if it is none. ``error`` is
+    the class that is raised.
+    """
     index = core.as_dates(index)
     if not isinstance(index, pd.DatetimeIndex):
         raise error(
@@ -567,7 +584,7 @@ def read_table(
 
 
 def join_tables(tables: Sequence[TimedTable], defects: Defects) -> TimedTable | None:
-    """Return tables one after the other; None if their columns differ, which is a defect."""
+    """Return tables one after the other as one; None if their columns differ, which is a defect."""
     first = tables[0]
     for other in tables[1:]:
         differing = ", ".join(sorted({*first.columns} ^ {*other.columns}))
@@ -622,7 +639,10 @@ class Span(NamedTuple):
         return Span(start, end)
 
     def has_days_of(self, other: Span, *, sessions: bool) -> bool:
-        """Return whether no UTC day of another span lies outside, but for closures of sessions."""
+        """Return whether each UTC day of another span is a day of this one.
+
+        With ``sessions`` the other may begin earlier or end later by a usual closure.
+        """
         room = 0
         if sessions:
             room = MAX_CLOSURE

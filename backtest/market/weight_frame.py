@@ -282,7 +282,10 @@ def compute_index_prices(panel: Any, held: FloatArray) -> dict[str, Any]:
 
 
 def check_index(prices: Mapping[str, Any], held: FloatArray, markets: Any) -> None:
-    """Raise DataError if the value of an index falls to 0, from which it has no returns."""
+    """Raise DataError if the value of an index falls to 0 or under, from which it has no returns.
+
+    ``prices`` are those of the index by name, ``held`` the weights of shape (n, n_bars).
+    """
     lowest = np.minimum(prices["low"], prices["mark_low"])
     bars = np.flatnonzero(~(lowest > 0.0))
     if not bars.size:

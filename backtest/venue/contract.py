@@ -237,7 +237,10 @@ def find_first_currency(names: Collection[str], *, is_inverse: bool) -> str:
 def check_name_of_market(
     name: str, names: Collection[str], contract: Contract, by_name: str
 ) -> None:
-    """Raise ParameterError if a market's name says another currency than its venue."""
+    """Raise ParameterError if a market's name says another settlement currency than its venue.
+
+    ``names`` are all names of the market, ``by_name`` the currency that they say, empty if none.
+    """
     said = by_name
     if not said and contract.kind == "inverse":  # it settles in its coin
         said = next(filter(None, map(find_coin, names)), "")
@@ -252,7 +255,11 @@ def check_name_of_market(
 
 
 def check_one_currency(known: Mapping[str, str], *, has_inverse: bool) -> None:
-    """Raise ParameterError if instruments settle in several currencies."""
+    """Raise ParameterError if instruments settle in several currencies.
+
+    ``known`` has the currency of each instrument of which it is known. ``has_inverse``: one of them
+    settles in a coin.
+    """
     first = next(iter(known), "")
     for name, currency in known.items():
         if currency == known[first]:

@@ -197,7 +197,11 @@ def find_listings(source: Any, symbol: str, date: core.TimeLike | None = None) -
 
 
 def find_dated(answers: Sequence[Answer], symbol: str, folder: str) -> list[Listing]:
-    """Return the listings of a folder by day; a day without the symbol is left out."""
+    """Return the listings of a symbol in the answers of a folder by day, the oldest first.
+
+    A day whose answers lack the symbol is left out. Raises VenueError if an answer has no day, or
+    no day has the symbol.
+    """
     undated = [answer.name for answer in answers if answer.day is None]
     if undated:
         raise VenueError(
@@ -221,7 +225,11 @@ def find_dated(answers: Sequence[Answer], symbol: str, folder: str) -> list[List
 
 
 def choose_listing(listings: list[Listing], day: str | None) -> list[Listing]:
-    """Return the listing in force on a day, as presets choose: all of them without a day."""
+    """Return the listing in force on a day as a list of one; all of them without a day.
+
+    ``listings`` are by day, the oldest first. The last one up to the day is in force, before the
+    first the first one.
+    """
     if day is None:
         return listings
     if day == preset_files.LATEST:
@@ -235,7 +243,7 @@ def choose_listing(listings: list[Listing], day: str | None) -> list[Listing]:
 
 
 def open_answers(source: Any) -> list[Answer]:
-    """Return the answers in a file, a folder, a mapping, or a list of paths."""
+    """Return the answers of a venue: in a file, a folder, a list of paths, or a mapping."""
     if isinstance(source, str | Path):
         return open_path(Path(source))
 
@@ -252,7 +260,10 @@ def open_answers(source: Any) -> list[Answer]:
 
 
 def open_path(path: Path) -> list[Answer]:
-    """Return the answer in a file, or those in a folder, in the order of their names."""
+    """Return the answer in a JSON file, or those in a folder, in the order of their names.
+
+    The day of an answer is that of its own stamp, or else that in the name of its file.
+    """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix == ".json")
         if not files:
@@ -271,7 +282,10 @@ def open_path(path: Path) -> list[Answer]:
 
 
 def find_day(content: Any) -> str | None:
-    """Return the day of the stamp in an answer: its time, date or serverTime."""
+    """Return the day on which a venue answered, by a stamp in the answer: 2026-01-31.
+
+    None if the answer has no stamp.
+    """
     if not isinstance(content, Mapping):
         return None
     for name in ("time", "date", "serverTime"):
@@ -318,7 +332,10 @@ def split_parts(answer: Answer) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def read_only_part(answer: Answer) -> tuple[str, Mapping[str, Any]]:
-    """Return the kind and the rows of an answer that is one part; VenueError if it is none."""
+    """Return what an answer is that has one part alone: its kind, and its rows by symbol.
+
+    The kind is MARKETS, SYMBOLS, TIERS or FUNDING. Raises VenueError if it is none of them.
+    """
     content = answer.content
     is_table = isinstance(content, Mapping)
     # Binance's exchangeInfo: a table with its rows under "symbols".
@@ -368,7 +385,10 @@ FIELDS_OF_KINDS = (
 
 
 def find_kind(content: Any) -> str | None:
-    """Return the kind of part that rows are, by the fields of the first; None if of no kind."""
+    """Return which part of a listing some rows are, by the fields of the first; None if none.
+
+    Rows are a list, or a table by symbol.
+    """
     is_table = isinstance(content, Mapping)
     rows = content
     if is_table:
@@ -434,7 +454,11 @@ class UnlistedError(VenueError):
 
 
 def join_answers(answers: Sequence[Answer], symbol: str, day: str | None) -> Listing:
-    """Return what answers of one day say of a symbol, by whichever of its names each writes."""
+    """Return all that the answers of one day say of a symbol, as one listing.
+
+    Each part of them may write the symbol in another way. Raises UnlistedError if none has it, and
+    VenueError for a spot market.
+    """
     parts: dict[str, dict[str, Any]] = {}
     for answer in answers:
         for kind, rows in split_parts(answer):
@@ -584,7 +608,10 @@ def drop_unknown(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_amount(row: Mapping[str, Any], place: str) -> float | None:
-    """Return the cumulative amount of a tier, as ccxt or the venue itself writes it."""
+    """Return the cumulative amount of a margin tier: money; None if it is not stated.
+
+    In the row of ccxt, or in ``info``, the venue's own; venues give it several names.
+    """
     for fields in (row, row.get("info")):
         if not isinstance(fields, Mapping):
             continue
@@ -608,7 +635,7 @@ def refuse_sizes(row: Mapping[str, Any], place: str) -> None:
 
 
 def read_fees(listing: Listing) -> dict[str, float]:
-    """Return the fee rates that a market of ccxt states, nothing if it states one or none."""
+    """Return the fee rates that a market of ccxt states, taker and maker; nothing unless both."""
     market = listing.market or {}
     place = f"{listing.name}: {listing.symbol}"
     taker = read_number(market, "taker", place)

@@ -313,7 +313,11 @@ class OpenInterest(DynamicMargin):
             yield "tiers", "must have one or more tiers of rising open_interest"
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
-        """Return the margin of the tier at each day's close; unknown below the lowest tier."""
+        """Return the margin per notional of the tier of open interest at each day's close.
+
+        NaN below the lowest tier. Open interest that is missing is the last one known. Raises
+        DataError if none is known at the first close.
+        """
         if days.market is None:
             raise core.ParameterError(
                 f"margin.column must be left out on simulated paths, which have no columns, got "

@@ -116,7 +116,7 @@ def find_table_faults(
 
 
 def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
-    """Return a table with every amount."""
+    """Return a margin table in which each bracket has its amount, derived from floors and rates."""
     rows = []
     for row, amount in zip(table, derive_amounts(table), strict=True):
         complete = row

@@ -152,7 +152,10 @@ class Option(Value):
 
 
 def read_name(name: str | None) -> dict[str, Any]:
-    """Return what a name as Deribit's says of an option; nothing if it is another name."""
+    """Return the fields that a name as Deribit's says of an option; nothing if it is another name.
+
+    BTC-26JUN26-60000-P is a put of strike 60,000 that expires at 08:00 UTC and settles in the coin.
+    """
     match = NAME.fullmatch(name or "")
     if match is None:
         return {}

@@ -155,7 +155,11 @@ def split_day(text: str) -> tuple[str, str | None]:
 
 
 def parse_name(text: str) -> PresetName:
-    """Return venue, symbol and day of a text; raise VenueError if it is no name of a preset."""
+    """Return the venue, symbol and day in the name of a preset, ``venue:SYMBOL@day``.
+
+    The day is None without one. Raises VenueError, with near names, for a text that is no such
+    name.
+    """
     pair, day = split_day(str(text))
     venue, colon, symbol = pair.rpartition(":")
     # A day that is empty was left out after its sign.
@@ -283,7 +287,7 @@ def find_files() -> dict[str, Path]:
 
 
 def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
-    """Return what reads the tables of each symbol, of a file or of a preset of the package."""
+    """Return by symbol the function that reads its tables, from a user's file or a preset."""
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
         if not core.is_path(path) or not path.is_file():

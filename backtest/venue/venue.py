@@ -237,7 +237,7 @@ class Venue(Value, kw_only=True):
             yield from find_spot_faults(self)
 
     def _find_fee_faults(self) -> Faults:
-        """Yield fees that do not go together: tiers, fees over time, and a closing fee."""
+        """Yield the fees that do not go together: tiers, fees over time, and closing fees."""
         dated = [name for name in list_dated(self) if "fees" in name]
 
         # A tier is a rate for all times, which no series has.
@@ -579,7 +579,10 @@ class Venue(Value, kw_only=True):
 
     @checked
     def in_use(self, time: core.IntArray) -> list[InUse]:
-        """Return the margin tables that apply to bars with these open times, with their bars."""
+        """Return the margin tables that apply to some bars, each with the bars that it applies to.
+
+        ``time`` of shape (n_bars,) are the opens, UTC ns. A table without a bar is left out.
+        """
         core.check_shape("time", time, (-1,))
         # Each table begins with the bar at which the one before it ends.
         ends = np.array([table.end for table in self.earlier], dtype=np.int64)
