@@ -128,11 +128,14 @@ def write_parts(
 ) -> None:
     """Write into ``parts`` how much of the margin needed is due to each instrument: money.
 
-    Of an isolated position that is its own requirement. The parts of cross positions add up to
-    ``requirement``, that of the pool. Each of these starts from the level of liquidation times the
-    share of the instrument (``scratch.shares``: call :func:`measure_shares` before). What the
-    backing already lacks is taken off, so that it does not count twice: the haircut of a spot leg,
-    and the value of options that does not count, which goes into ``withheld``.
+    ``parts`` and ``withheld`` have a number for each instrument; the latter is room to compute in,
+    0 before. An isolated position has its own requirement. The parts of cross positions add up to
+    ``requirement``, that of the pool: each starts from the level of liquidation times the share of
+    the instrument (``scratch.shares``, which :func:`measure_shares` must have written).
+
+    What the backing lacks already must not count as needed too, so it is taken off: the haircut of
+    a spot leg, and the value of options that does not back the pool, which is put into
+    ``withheld``.
     """
     terms = bar.terms
     rules = terms.rules

@@ -228,8 +228,7 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     done = trade(rules, before, value, 0.0, rates, quote, is_order=True)
 
     # The highest floor is the one that was reached. The events of floors follow each other from
-    # DRAW on, in the order of the floors: the equity stop (0), the loss of a day (1), of a week
-    # (2).
+    # DRAW on: that of the equity stop, then those of the loss of a day and of a week.
     event = kind
     floor = 0
     if kind == p.DRAW:

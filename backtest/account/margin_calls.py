@@ -412,9 +412,10 @@ def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
 def count_close(bar: r.AccountBar, t: int, pool: int, ratio: float) -> None:
     """Begin a call at a close whose ratio is newly too high, or count one more close of it.
 
-    ``call.unmet`` counts these closes, for the grace that some venues give; NO_CALL is none. The
-    count goes on after the call has failed, so that the grace can end. Reads the ratio of the last
-    close from the call.
+    The ratio is requirement / backing; ``call.ratio`` still has that of the last close.
+    ``call.unmet`` counts the closes since the call began at which it was too high, for the grace
+    that some venues give; NO_CALL is none. The count goes on after the call has failed, so that the
+    grace can end.
     """
     call = bar.state.calls[pool]
     # Called at this very close: only the beginning of a call sets it again.

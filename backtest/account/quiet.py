@@ -414,6 +414,7 @@ def is_sound_with(
     """
     if equity < 0.0 or (not is_crossed and wallet.cash < 0.0):
         return False
+    # Where nothing is held nothing is lost, and a bar without a loss ruins nobody.
     if not is_held or wallet.is_ruined != 0.0:
         return True
 

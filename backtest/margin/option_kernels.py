@@ -261,11 +261,13 @@ def find_unit(options: OptionPositions, g: int) -> float:
 
 
 def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    """Return the largest of three sums over the expiries of group g: two of the skew, one of moves.
+    """Return the charge on the expiries of group g: the largest of three sums over them, money.
 
-    Money. The turns of the smile count by what they change, up or down; the moves of the forward by
-    a share of their loss. Reads the values of expiries that :func:`fill_losses` has summed: now
-    (``scratch.totals``), and in the columns after the scenarios (``scratch.sums``).
+    Two of them are of turns of the smile, linear and absolute: by how much each changes the value
+    of an expiry, up or down. One is of moves of the forward: a share of the loss in the worse of a
+    rise and a fall. Reads the values of expiries that :func:`fill_losses` has summed: now
+    (``scratch.totals``), and under each turn and move, in the columns of ``scratch.sums`` after the
+    scenarios.
     """
     scratch = rules.scratch
     shocks = rules.shocks
@@ -274,6 +276,7 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
     linear = 0.0
     absolute = 0.0
     forward = 0.0
+    # The first option of an expiry stands for all of it: time and rate are the same.
     for i in range(len(options.signs)):
         if options.groups[i] != g or not is_first(options, i):
             continue
@@ -565,10 +568,11 @@ def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
 def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> float:
     """Return an upper bound of how fast option i can lower the excess of its pool, per price.
 
-    The excess is what backs the pool less level * requirement: money. So per unit of price it falls
-    at most by the slope of the option's value and level times that of its requirement; by the
-    latter alone with ``gains``, where the price moves so that the option gains. Both slopes are
-    bounds per contract, at prices from ``low`` up, the lowest on the way.
+    The excess is what backs the pool less level * requirement: money. So as the price of the
+    underlying moves by 1, it falls by at most what the value of the option can fall by, and level
+    times what the requirement can rise by. With ``gains`` the price moves so that the option gains:
+    then the value lowers nothing. ``low`` is the lowest price on the way: all slopes are bounds
+    from there up.
     """
     packed = pool.packed
     options = pool.options

@@ -266,7 +266,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
         return counts
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return the instruments of each group by name: first the declared ones, then the rest alone."""
+        """Return the instruments of each group: the declared ones, then each of the rest alone."""
         groups: dict[str, tuple[str, ...]] = {}
         grouped: set[str] = set()
         for group, members in (self.groups or {}).items():

@@ -173,11 +173,13 @@ def shorten_ways_from(pool: OptionPool, i: int) -> bool:
 
 
 def pair_shorts(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
-    """Cover shorts of group g by longs and shares at least cost, along shortest augmenting paths.
+    """Cover shorts of group g by longs and shares so that they need least margin.
 
     ``sign`` is 1 for calls, -1 for puts; ``bonus`` is money that covering a unit saves besides. In
-    each round the path that saves most carries as many units as it can, until none saves anything.
-    Writes ``matches``, and the rows LEFT and SPARE, which must have all units before; reads NAKED.
+    each round the path that saves most is found, from a short over pairs that may change places to
+    a long with units to spare, and carries as many units as it can; until none saves anything.
+    Writes ``matches``, and the rows LEFT and SPARE, which must have all units before; reads the row
+    NAKED.
     """
     n = len(pool.options.signs)
     # Each path empties a short, a long or a match: these are more rounds than it ever needs.

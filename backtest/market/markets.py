@@ -399,7 +399,7 @@ class Markets(BarClock, Mapping[str, Market]):
         return self._panels[jitter]
 
     def _align_prices(self) -> dict[str, Any]:
-        """Return the prices of all instruments on the clock, (n, n_bars); NaN outside their spans."""
+        """Return the prices of all instruments on the clock, (n, n_bars); NaN out of spans."""
         markets = [*self.values()]
         has_mark = any(market.has_mark for market in markets)
         prices: dict[str, FloatArray] = {}

@@ -412,7 +412,8 @@ _STAMPS = " stamps"
 def find_flag(frame: pd.DataFrame) -> Any:
     """Return the column that says whether a bar is finished, None if there is none.
 
-    ``x`` is one beside the letters of Binance's streams, ``t, T, o, h, l, c``.
+    It is known by its name, such as ``is_closed``. In bars of Binance's streams, whose columns are
+    the letters ``t, T, o, h, l, c``, it is ``x``. A column of other values than yes and no is none.
     """
     for name in frame.columns:
         if not is_flag(name):

@@ -355,9 +355,9 @@ def read_only_part(answer: Answer) -> tuple[str, Mapping[str, Any]]:
 def read_rows(content: Any, kind: str, where: str) -> Mapping[str, Any]:
     """Return the rows of a part of a listing by symbol, as the venue writes it.
 
-    ``kind`` is MARKETS, SYMBOLS, FUNDING or TIERS; of tiers each symbol has a list of rows. A list
-    of the tiers of one symbol that does not name it stands under the empty text. ``where`` is for
-    messages.
+    ``content`` is a table by symbol already, or a list of rows. ``kind`` is MARKETS, SYMBOLS,
+    FUNDING or TIERS; of tiers each symbol has a list of rows. A list of the tiers of one symbol
+    that does not name it stands under the empty text. ``where`` is for messages.
     """
     if kind == SYMBOLS and isinstance(content, Mapping):
         content = content.get("symbols", [])
