@@ -42,8 +42,7 @@ core:
 	$(compile)
 
 test-all: cases := slow or not slow
-test-all: coreless := $(addprefix tests/,market/test_fetch.py market/test_quality.py measures/test_luck.py \
-  measures/test_measures.py tune/test_samplers.py)
+test-all: coreless := $(addprefix tests/,market/test_fetch.py market/test_quality.py measures/test_luck.py tune/test_samplers.py)
 test-all: test
 
 # a warning is an error; blocks whose text and package did not change are not run again
