@@ -24,16 +24,17 @@ OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
 def log_causes(bar: r.AccountBar, t: int) -> None:
     """Log what a liquidation of the pool comes from: one row in the log for each cause.
 
-    Called before anything is closed or marked. The ``value`` of each row is money, positive where
-    it brings the pool nearer to failing:
+    Called before anything is closed or marked. A cause is money, in the ``value`` of its row,
+    positive where it brings the pool nearer to failing:
 
     - of an instrument, and of the collateral: what it needs (the level of liquidation times its
-      Euler share of the requirement) less what it gained in this bar;
+      Euler share of the requirement, the part of it that it brings) less what it gained in this
+      bar;
     - of flows: interest paid, less what was paid in;
     - of the rules, the last row, with the other sign: what the pool has over the level times the
       requirement. The report finds from it what no other row explains.
 
-    Writes ``scratch.shares`` on the way, which the rows of instruments read.
+    Writes ``scratch.shares`` first, which the rows read.
     """
     state = bar.state
     n_instruments = len(state.positions)
@@ -48,7 +49,8 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
         log_cause(bar, t, i)
 
     # Collateral: costs and losses of price that the bar has entered, then the change of price since
-    # it was last marked (``priced``), and its share. The ledger's last row is that of the account.
+    # it was last marked (``priced``), and its share, which stands after those of the instruments.
+    # The ledger's last row is that of the account.
     of_account = bar.ledger[len(bar.ledger) - 1]
     cause = of_account.conversion - of_account.collateral_pnl
     for c in range(len(state.held.amounts)):
@@ -66,10 +68,11 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
 def log_cause(bar: r.AccountBar, t: int, i: int) -> None:
     """Log what instrument i adds to the causes of a liquidation: its need less its gain, money.
 
-    It needs the level of liquidation times its share of the requirement (``scratch.shares``, which
-    must be written before). Its gain is that of the whole bar: what the ledger has booked, and what
-    the position made since it was last marked. An isolated position needs nothing of the pool: its
-    row has 0. The row also has the contracts held, and their profit since the entry.
+    Its need is the level of liquidation times its share of the requirement (``scratch.shares``,
+    which must be written before). Its gain is that of the whole bar: what the ledger has booked,
+    and what position and options made since they were last marked. An isolated position needs
+    nothing of the pool: its row has 0. The row also has the contracts held, and their profit since
+    the entry.
     """
     terms = bar.terms
     position = bar.state.positions[i]

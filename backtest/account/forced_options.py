@@ -263,11 +263,12 @@ def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
 
 @of_options(returns=-1)
 def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
-    """Return the option whose step of a liquidation ranks best, -1 if none beats what is given.
+    """Return the option whose step of a liquidation ranks best, -1 if no step beats ``best``.
 
-    A step helps if it adds more than ``least`` to the excess of the pool (backing less level times
-    requirement): money, more than rounding. ``best`` is the score that it must beat: that of the
-    best step of the positions, on the same scale.
+    A step closes a part of an option position. It helps if it adds more than ``least`` to the
+    excess of the pool (backing less level times requirement): money, more than rounding. Steps are
+    compared by a score, the largest first; ``best`` is that of the best step of the positions, on
+    the same scale. Each step is tried and taken back.
     """
     terms = bar.terms
     state = bar.state

@@ -255,10 +255,11 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def force_pool(bar: r.AccountBar, t: int) -> None:
-    """Reduce all cross positions by one factor to the ratio that ends their call.
+    """Reduce all cross positions by one factor, so that their margin call ends.
 
-    They trade at the fills of the bar, and what was decided of them is dropped. Writes account,
-    ledger, log and call.
+    The factor is the largest at which the ratio requirement / backing is at most ``grace_ratio``.
+    They trade at the fills of the bar. If any has traded, what was decided of them is dropped.
+    Writes account, ledger, log and call.
     """
     terms = bar.terms
     state = bar.state

@@ -620,10 +620,11 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
 
 
 def is_failing_alone(bar: r.AccountBar, i: int) -> bool:
-    """Return whether a position is liquidated where its price moves to its adverse extreme.
+    """Return whether a position is liquidated if its price alone moves to its adverse extreme.
 
-    Of a cross position, whether the pool is. Only this price moves from where the walk stands, and
-    those of its group by the same ratio. Writes the end of the segment into the scratch.
+    An isolated position fails by itself; for a cross one the pool must fail, and prices that the
+    margin rule groups with it move by the same ratio. The move starts from where the walk stands.
+    Writes it into the scratch as the segment that is tested.
     """
     quote = bar.quotes.instruments[i]
     walk_of = bar.scratch.walk[i]

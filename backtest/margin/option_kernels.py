@@ -452,9 +452,12 @@ def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
 
 @kernel
 def compute_option_requirement(pool: OptionPool, is_initial: bool) -> float:
-    """Return the requirement of a pool with options, under the rule that they have: money.
+    """Return the margin that a pool with options needs: money.
 
-    Initial or maintenance margin. Writes the scratch of the pool.
+    Its maintenance margin, or with ``is_initial`` its initial margin. ``rules.kind`` says how
+    options are margined: by scenarios, together with the other positions; by strategies, as pairs
+    with what covers them; or each by itself. Under the last two the other positions need what their
+    brackets say. Writes the scratch of the pool.
     """
     packed = pool.packed
     held = pool.held

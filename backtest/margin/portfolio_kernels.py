@@ -899,11 +899,12 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
 
 
 def search_ratio(segment: Segment, i: int, first_end: float) -> float:
-    """Return the first ratio of a price of i to its price now at which the pool fails; NaN if none.
+    """Return the first ratio of instrument i's price to its price now at which the pool fails.
 
-    The pool holds at 1. From there the search goes in stretches, down if ``first_end`` is under 1,
-    else up: to ``first_end``, its square, the square of that, and so on, until NEAR_ZERO or
-    FAR_AWAY. In the first stretch at whose end the pool fails, the ratio is narrowed down.
+    NaN if there is none. The pool holds at 1. From there the search goes in stretches, down if
+    ``first_end`` is under 1, else up: to ``first_end``, its square, the square of that, and so on,
+    until NEAR_ZERO or FAR_AWAY. In the first stretch at whose end the pool fails, the ratio is
+    narrowed down.
     """
     # Inside a stretch what is left over the requirement is concave, so a pool that holds at both
     # ends holds between them. A requirement of the user's own need not be, so its stretches have
@@ -912,6 +913,7 @@ def search_ratio(segment: Segment, i: int, first_end: float) -> float:
     if segment.rules.own > 0:
         parts = OWN_PARTS
 
+    # From the ratio of now, which holds, to the end of the first stretch, and on from there.
     holding_ratio = 1.0
     end = first_end
     while NEAR_ZERO <= end <= FAR_AWAY:
