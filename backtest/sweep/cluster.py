@@ -68,11 +68,9 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
         yield evaluator
         return
 
-    text = ""
-    if isinstance(cluster, str):
-        text = cluster
-    local = LOCAL.fullmatch(text)
-    if not (ADDRESS.fullmatch(text) or local):
+    address = cluster if isinstance(cluster, str) else ""
+    local = LOCAL.fullmatch(address)
+    if not (ADDRESS.fullmatch(address) or local):
         raise core.ParameterError(
             "cluster must be the address that dask scheduler prints, such as tcp://10.0.0.1:8786, "
             f"or local:2, got {core.repr_plain(cluster)}"
@@ -84,14 +82,19 @@ def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]
             f"cluster needs Dask: {error}; pip install 'leverage-backtest[cluster]'"
         ) from error
 
+    # Processes and connection are closed when the stack is left, also by an exception.
     with contextlib.ExitStack() as stack:
         try:
-            place: Any = text
+            scheduler: Any = address
             if local:
-                workers = distributed.LocalCluster(n_workers=int(local[1]), **LOCAL_OPTIONS)
-                place = stack.enter_context(workers)
-            client = distributed.Client(place, timeout=WAIT, set_as_default=False)
-            stack.enter_context(client).wait_for_workers(1, timeout=WAIT)
+                n_workers = int(local[1])
+                workers = distributed.LocalCluster(n_workers=n_workers, **LOCAL_OPTIONS)
+                scheduler = stack.enter_context(workers)
+            client = distributed.Client(scheduler, timeout=WAIT, set_as_default=False)
+            stack.enter_context(client)
+
+            # A worker must be there, with the same versions of packages.
+            client.wait_for_workers(1, timeout=WAIT)
             client.get_versions(check=True)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise core.BacktestError(f"cannot use the cluster {cluster}: {error}") from error
@@ -137,22 +140,19 @@ class ClusterEvaluator(Evaluator):
         """Return the rows of sets; those whose market a worker lost are sent again.
 
         Where the cluster is gone or keeps losing them, the rows that are there are returned, with a
-        warning.
+        warning. Raises BacktestError if workers died at the same sets again and again.
         """
         distributed: Any = importlib.import_module("distributed")
-        work = ClusterWork(
-            sets,
-            wanted,
-            start_rows(sets, self.measured),
-            {},
-            progress,
-        )
+        rows = start_rows(sets, self.measured)
+        work = ClusterWork(sets, wanted, rows, {}, progress)
         parts = self._split(count_sets(sets))
 
         try:
             for attempt in range(MOST_SENT):
-                if attempt > 0:  # the market was lost with a worker: the others take its place
+                # The market was lost with a worker: the others get it again.
+                if attempt > 0:
                     self.sent = self._send_market()
+
                 lost = self._evaluate_parts(work, parts)
                 parts = [part for part in parts if not work.rows.done[part].all()]
                 if lost is None:
@@ -172,13 +172,15 @@ class ClusterEvaluator(Evaluator):
         return work.rows
 
     def _split(self, n: int) -> list[Any]:
-        """Return the places of sets by part: whole blocks, where sets run in blocks."""
-        unit = 1
-        if self.compile:
-            unit = LANES
+        """Return the places of n sets by part, SHARE parts a worker.
+
+        Compiled sets run in blocks of LANES, so a part of them is whole blocks.
+        """
+        size_of_block = LANES if self.compile else 1
         n_workers = max(len(self.client.nthreads()), 1)
-        units_of_part = math.ceil(n / (SHARE * n_workers * unit))
-        size = unit * units_of_part
+        n_parts = SHARE * n_workers
+        blocks_of_part = math.ceil(n / (n_parts * size_of_block))
+        size = size_of_block * blocks_of_part
 
         parts = []
         for begin in range(0, n, size):
@@ -193,7 +195,10 @@ class ClusterEvaluator(Evaluator):
         that are not done are dropped.
         """
         distributed: Any = importlib.import_module("distributed")
-        futures: dict[Any, Any] = {}
+
+        # ``self.sent`` are the job and the market, which are with the workers already. Each part is
+        # run once (pure=False: equal calls are not joined), and again if a worker dies.
+        part_of_future: dict[Any, Any] = {}
         for part in parts:
             future = self.client.submit(
                 compute_block,
@@ -203,19 +208,20 @@ class ClusterEvaluator(Evaluator):
                 pure=False,
                 retries=3,
             )
-            futures[future] = part
+            part_of_future[future] = part
 
+        futures = list(part_of_future)
         try:
-            for future in distributed.as_completed(list(futures), loop=self.client.loop):
+            for future in distributed.as_completed(futures, loop=self.client.loop):
                 rows, warned = future.result()
-                put_rows(work.rows, futures[future], rows)
+                put_rows(work.rows, part_of_future[future], rows)
                 work.warned.update(warned)
                 done = work.rows.done
                 core.report_progress(work.progress, int(done.sum()), len(done))
         except KeyboardInterrupt:
-            self.client.cancel(list(futures), force=True)
+            self.client.cancel(futures, force=True)
         except distributed.client.FutureCancelledError as error:
-            self.client.cancel(list(futures), force=True)
+            self.client.cancel(futures, force=True)
             lost: Exception = error
             return lost
         return None
@@ -274,12 +280,15 @@ def compute_block(
     """
     with LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+
+        # The first block of a job: that of the job before is not needed any more.
         if job.name not in EVALUATORS:
             EVALUATORS.clear()
             content: JobContent = pickle.loads(job.content)
             EVALUATORS[job.name] = content.build(market)
         rows = EVALUATORS[job.name].evaluate(sets, **wanted)
 
+    # Each warning once, in the order in which they came.
     warned = dict.fromkeys((str(warning.message), warning.category) for warning in caught)
     return rows, tuple(warned)
 
@@ -290,9 +299,9 @@ def describe_job(evaluator: Evaluator) -> Job:
     Code of the user, which workers lack, is pickled by value, all other by reference.
     """
     cloudpickle: Any = importlib.import_module("cloudpickle")
-    metrics = "core"
-    if evaluator.metrics == STREAMED:
-        metrics = "all"
+
+    # The keywords of ``Evaluator``, which the worker builds again.
+    metrics = "all" if evaluator.metrics == STREAMED else "core"
     settings: dict[str, Any] = {
         "memory": evaluator.memory,
         "compile": evaluator.compile,
@@ -319,6 +328,7 @@ def describe_job(evaluator: Evaluator) -> Job:
                 return operator.methodcaller("over", *policies), (value.written,)
             return super().reducer_override(value)
 
+    # Registered for this pickle alone: the user may pickle modules in another way.
     modules = find_user_modules()
     for module in modules:
         cloudpickle.register_pickle_by_value(module)

@@ -17,7 +17,7 @@ from backtest import core, engine
 from backtest.results.ranking import thin_order
 from backtest.results.result import Lack
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets import Sets, take_sets
+from backtest.sweep.sets import Sets, SetValues, take_sets
 
 MOST_CURVES = 200
 """Sets that have a curve: a page shows one of them at a time."""
@@ -85,7 +85,7 @@ def thin_times(n_times: int, *, n_curves: int) -> core.IntArray:
     return np.unique(places)  # of few times some come twice
 
 
-def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
+def hold_constant(evaluator: Evaluator, values: SetValues) -> dict[str, core.FloatArray]:
     """Return the returns of constant leverage at the volatility of a set, under its name.
 
     Returns are those of the sampling periods. Empty where no constant has that volatility.
@@ -98,9 +98,11 @@ def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, 
         return {}
 
     # The value of a unit of the account at the ends of periods; it begins at 1.
-    unit = np.append(1.0, constant.unit[result.ends_sample != 0.0])
+    ends_period = result.ends_sample != 0.0
+    unit = np.append(1.0, constant.unit[ends_period])
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = unit[1:] / unit[:-1] - 1.0
+
     # A ruined account stays at 0: 0 / 0 is a period in which nothing is left, as if all were lost.
     returns = np.nan_to_num(returns, nan=-1.0)
     return {f"constant {constant.leverage:z.2f}x": returns}
@@ -115,18 +117,21 @@ def trace_sets(
 ) -> pd.DataFrame | None:
     """Return the curves of the chosen sets, and of constant leverage at the risk of the best.
 
-    ``order`` are places from the best to the worst, ``sampled`` returns that are known by label.
-    None of accounts of several markets, which have no common equity.
+    ``order`` are places of the sets from the best to the worst, ``labels`` their names by place,
+    and ``sampled`` returns that are known already, by label. None of accounts of several markets,
+    which have no common equity.
     """
     if evaluator.is_pooled:
         return None
+
+    # Some of the sets, from the best to the worst.
     rows = thin_order(order, MOST_CURVES)
-    names = [labels[row] for row in rows.tolist()]
+    shown = [labels[row] for row in rows.tolist()]
     if not sampled:
         table = sample_returns(evaluator, sets, rows)
-        sampled = dict(zip(names, table.T, strict=True))
+        sampled = dict(zip(shown, table.T, strict=True))
+    returns = {str(label): sampled[label] for label in shown if label in sampled}
 
-    returns = {str(name): sampled[name] for name in names if name in sampled}
     best = take_sets(sets, int(order[0]))
     returns |= hold_constant(evaluator, best)
 

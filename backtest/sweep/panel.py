@@ -22,6 +22,7 @@ from backtest.sweep.lanes.rows import LANES, PriceTable
 from backtest.sweep.sets import (
     OVERLAY,
     Sets,
+    SetValues,
     VariedTest,
     find_codes,
     find_values,
@@ -55,12 +56,14 @@ class LastUsed(Generic[_T]):
         self._values: OrderedDict[Hashable, _T] = OrderedDict()
 
     def find(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """Return the value of a key, made if there is none."""
+        """Return the value of a key, made if there is none; the least used one then leaves."""
         with self._lock:
             if key not in self._values:
                 self._values[key] = make()
                 while len(self._values) > self.most:
                     self._values.popitem(last=False)
+
+            # The end is the key that was used last.
             self._values.move_to_end(key)
             return self._values[key]
 
@@ -100,16 +103,18 @@ class BlockFault(Exception):  # noqa: N818 - a reason to run the sets one by one
 class Watched:
     """A policy for ``observe``, which notes the settings that are read of it."""
 
-    def __init__(self, policy: Policy, values: Mapping[str, Any]) -> None:
+    def __init__(self, policy: Policy, values: SetValues) -> None:
         self._policy = policy
         self._values = values
         self._read: dict[str, None] = {}
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the policy has by a name; a setting that is read is noted."""
+        """Return what the policy has by a name; a setting that is read is noted in ``_read``."""
         if name in self._values:
             self._read[name] = None
             return self._values[name]
+
+        # Who asks for all settings may read each of them.
         if name == "settings":
             self._read.update(dict.fromkeys(self._values))
             return lambda: dict(self._values)
@@ -153,7 +158,7 @@ class Columns:
     def __init__(
         self,
         market: Market,
-        build: Callable[[Mapping[str, Any]], Policy],
+        build: Callable[[SetValues], Policy],
         memory: float,
     ) -> None:
         self.market = show_signal(market, find_clock(market))
@@ -168,7 +173,7 @@ class Columns:
 
     def of_one(
         self,
-        values: Mapping[str, Any],
+        values: SetValues,
         seen: Mapping[Any, Observed] = core.NOTHING,
     ) -> Observed:
         """Return the columns of one set: those in ``seen``, those that are kept, or new ones.
@@ -186,7 +191,7 @@ class Columns:
 
         return self._keep(values, self._observe_alone(values))
 
-    def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> dict[Any, Observed]:
+    def observe_together(self, sets: Sequence[SetValues]) -> dict[Any, Observed]:
         """Return the columns of sets that differ in numbers, where the policy takes arrays of them.
 
         By key, see :meth:`of_one`; empty where the policy takes no arrays. They are not kept, so
@@ -194,6 +199,7 @@ class Columns:
         three of each later one, are compared with their own observation; once one differs, or it
         raises, each set is observed alone: ``takes_arrays`` is False from then on.
         """
+        # Sets that are equal in what ``observe`` reads have one key.
         by_key = {self._find_key(values): values for values in sets}
         different = list(by_key.values())
         n = len(different)
@@ -209,10 +215,12 @@ class Columns:
         if not policies.takes_arrays(policy):
             return {}
 
-        # The policy is shown a column of values for each of its parameters that varies.
+        # Some of the sets alone, to compare with.
         alone = {}
         for place in choose_compared(type(policy), n):
             alone[place] = self._observe_alone(different[place])
+
+        # All of them at once: in place of each number that varies the policy is shown an array.
         settings = dict(policy.settings())
         for name in varied:
             settings[name] = np.array([values[name] for values in different])
@@ -221,21 +229,22 @@ class Columns:
         def observe_all() -> Any:
             return type(policy).observe(shown, self.market)
 
-        seen = policies.observe_together(observe_all, alone, n)
-        self.takes_arrays = bool(seen)
-        if not seen:
+        together = policies.observe_together(observe_all, alone, n)
+        self.takes_arrays = bool(together)
+        if not together:
             return {}
 
-        # The class has passed, so later blocks compare a few sets alone. A column of all sets has
-        # one more axis: that of the sets.
+        # The class has passed, so later blocks compare a few sets alone.
         TRIED.add(type(policy))
+
+        # The columns are (n_bars, n): each set has its own (n_bars,).
         observed = {}
         for k, values in enumerate(different):
-            own_columns = {name: column[:, k] for name, column in seen.items()}
+            own_columns = {name: column[:, k] for name, column in together.items()}
             observed[self._find_key(values)] = own_columns
         return observed
 
-    def _find_varied(self, sets: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _find_varied(self, sets: Sequence[SetValues]) -> list[str]:
         """Return the names of what ``observe`` reads and sets differ in."""
         varied = []
         for name in self.reads:
@@ -244,11 +253,11 @@ class Columns:
                 varied.append(name)
         return varied
 
-    def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:
+    def _find_key(self, values: SetValues) -> tuple[object, ...]:
         """Return the values of a set that ``observe`` reads: equal ones have the same columns."""
         return tuple(map(values.get, self.reads))
 
-    def _keep(self, values: Mapping[str, Any], seen: Observed) -> Observed:
+    def _keep(self, values: SetValues, seen: Observed) -> Observed:
         """Keep the columns of a set; those used longest ago leave when memory is full.
 
         All sets are taken to need as much memory as this one. Returns the columns.
@@ -260,17 +269,18 @@ class Columns:
                 self._kept.popitem(last=False)
         return seen
 
-    def check_causal(self, values: Mapping[str, Any]) -> policies.Causality | None:
+    def check_causal(self, values: SetValues) -> policies.Causality | None:
         """Check the columns of one set for look-ahead; return None if they cannot be observed.
 
-        Sets that are alike in all that ``observe`` reads are checked once.
+        Sets that are alike in all that ``observe`` reads are checked once. Where building or
+        observing the policy raises, nothing is checked: the run of the set gives the reason.
         """
         failed: list[core.BacktestError] = []
 
         def observe_whole() -> Observed:
             try:
                 return self._observe_alone(values)
-            except core.BacktestError as error:  # the run of the set gives the reason
+            except core.BacktestError as error:
                 failed.append(error)
                 return {}
 
@@ -294,7 +304,7 @@ class Columns:
         self._checked[key] = causality
         return causality
 
-    def _observe_alone(self, values: Mapping[str, Any]) -> Observed:
+    def _observe_alone(self, values: SetValues) -> Observed:
         """Return the columns of one set, and note which settings they depend on.
 
         Adds settings that were read for the first time to ``reads``. All that is kept then leaves,
@@ -320,9 +330,11 @@ class Columns:
 
 
 def choose_compared(kind: type[Policy], n: int) -> Sequence[int]:
-    """Return the places of sets that are also observed alone: all n of a class the first time."""
+    """Return which of n sets are also observed alone, to compare: all of a class the first time."""
     if kind not in TRIED:
         return range(n)
+
+    # Few sets are observed quickly, so that three more would take most of the time.
     n_compared = 3
     if n <= FEW_TOGETHER:
         n_compared = 1
@@ -333,7 +345,7 @@ def choose_compared(kind: type[Policy], n: int) -> Sequence[int]:
     return places
 
 
-def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+def find_own(values: SetValues, name: str) -> dict[str, Any]:
     """Return the parameters of the policy of one instrument."""
     parameters = {}
     for key, value in find_values(values, name).items():
@@ -359,9 +371,11 @@ def list_ends(sets: Sets) -> list[dict[str, Any]]:
         else:
             numbers.append(values)
 
-    # For each number the row at its end that is at the end of most others. A dict keeps the order,
-    # and each row once.
+    # Rows of sets, in the order in which they were chosen, each once: the keys of a dict.
     rows: dict[int, None] = {}
+
+    # Of each number, of the rows in which it is highest the one in which most others are highest
+    # too; then the same with lowest. Arrays are (n_numbers, n_sets).
     if numbers:
         for find_end in (np.max, np.min):
             is_end = np.array([values == find_end(values) for values in numbers])
@@ -370,6 +384,7 @@ def list_ends(sets: Sets) -> list[dict[str, Any]]:
             best_rows = rank.argmax(axis=1)
             rows |= dict.fromkeys(best_rows.tolist())
 
+    # Of each word the first row that has it.
     for values in words:
         _, firsts = np.unique(find_codes(values), return_index=True)
         rows |= dict.fromkeys(firsts.tolist())
@@ -444,6 +459,7 @@ class Panel:
         of it, so that panels that stop at different bars have the same signal. That it does not
         look ahead is checked by the evaluator, once.
         """
+        # Signals are by the bars on which policies decide, which may be longer than those traded.
         test = self.varied.test
         whole_clock = find_clock(whole).seen
         first = find_clock(self.markets).at(self.first)
@@ -464,17 +480,17 @@ class Panel:
 
     def _lay_out_columns(self, venues: Mapping[str, Venue], memory: float) -> list[Columns]:
         """Return the columns by instrument, on markets with their signal and rules of margin."""
+        memory_of_one = memory / len(self.markets)
         laid_out = []
         for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
+            # The signal in the bars that the instrument has. A weight over 1 is its size, which the
+            # account applies: a policy sees a full signal.
             first, stop = span
             signal = np.clip(row[first:stop], -1.0, 1.0)
-            shown = venues[name].show_margin(self.seen[name])
-            columns = Columns(
-                shown.with_signal(signal),
-                self.varied.build_policy,
-                memory=memory / len(self.markets),
-            )
-            laid_out.append(columns)
+
+            with_margin = venues[name].show_margin(self.seen[name])
+            shown = with_margin.with_signal(signal)
+            laid_out.append(Columns(shown, self.varied.build_policy, memory=memory_of_one))
         return laid_out
 
     @contextmanager
@@ -509,12 +525,12 @@ class Panel:
                 if causality is not None:
                     yield causality
 
-    def check_set(self, values: Mapping[str, Any]) -> None:
+    def check_set(self, values: SetValues) -> None:
         """Check the columns of one set for look-ahead in each market."""
         for name, columns in zip(self.seen.names, self.columns, strict=True):
             columns.check_causal(find_values(values, name))
 
-    def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
+    def set_up(self, values: SetValues) -> engine.Setup:
         """Return the setup of one set.
 
         The first set of a panel is set up in full, and kept. The setups of all others are made from
@@ -524,6 +540,8 @@ class Panel:
         policy = self.varied.build_policies(values)
         _, term_names = self._split_names(values)
         terms = tuple((name, values[name]) for name in term_names)
+
+        # Policies alone differ.
         first_setup = self._first_setup
         if first_setup is not None and terms == self._first_terms:
             return engine.set_up_policies(first_setup, self._observe(policy, values))
@@ -553,7 +571,7 @@ class Panel:
     def set_up_lanes(
         self,
         like: engine.Setup,
-        sets: Sequence[Mapping[str, Any]],
+        sets: Sequence[SetValues],
     ) -> list[engine.Setup]:
         """Return the setups of sets, made from that of another set, ``like``.
 
@@ -604,7 +622,7 @@ class Panel:
     def _find_base(
         self,
         like: engine.Setup,
-        values: Mapping[str, Any],
+        values: SetValues,
         term_names: Sequence[str],
     ) -> engine.Setup:
         """Return a setup with the account and the venue of a set.
@@ -619,7 +637,7 @@ class Panel:
 
     def _find_columns(
         self,
-        parameters: Mapping[str, Any],
+        parameters: SetValues,
         observed_together: Sequence[Mapping[Any, Observed]],
     ) -> list[Observed]:
         """Return the columns of a policy in each market, those observed together if there are any.
@@ -634,12 +652,12 @@ class Panel:
     def _share_policy(
         self,
         pattern: Policy,
-        sets: Sequence[Mapping[str, Any]],
+        sets: Sequence[SetValues],
     ) -> Policy | None:
         """Return the policy of the first set to stand for all; None if it cannot.
 
-        It can if the sets differ in numbers alone, which lanes read beside it, and if it has no
-        memory. Of the others, only their numbers are checked: all lie in their ranges.
+        It can if the sets differ in fractional numbers alone, which lanes read beside it, and if it
+        has no memory. Policies of the other sets are not built, so their numbers are checked here.
         """
         first = self.varied.change_policy(pattern, sets[0])
         if policies.start_memory(first) is not None or not policies.holds_settings_alone(first):
@@ -687,9 +705,12 @@ class Panel:
     def _observe(
         self,
         policy: Policy | Mapping[str, Policy],
-        values: Mapping[str, Any],
+        values: SetValues,
     ) -> list[engine.ObservedPolicy]:
-        """Return the policies of a set with their columns in each market, and the overlay's."""
+        """Return the policies of a set with their columns in each market, and the overlay's.
+
+        ``policy`` is one for all markets, or one by name.
+        """
         observed = []
         firsts = self.seen.spans[:, 0].tolist()
         for columns, name, first in zip(self.columns, self.seen.names, firsts, strict=True):
@@ -733,11 +754,13 @@ class Panel:
         ids_of_columns = tuple(id(one.columns) for one in observed)
         flat = self._flat_columns.find(ids_of_columns, flatten)
 
-        # Compiled calls are those of the pattern, so there are no methods of plain Python, which 0
-        # says. What a set writes and reads is its own.
+        # Arrays that the simulation of this set writes: what policies are shown, and their answers.
         own: dict[str, Any] = {}
         for name in ("shown", "bar", "margin", "levels"):
             own[name] = np.zeros_like(getattr(pattern, name))
+
+        # What it reads. The compiled calls are those of the pattern, so there are no methods of
+        # plain Python, which 0 says.
         own["params"], _ = engine.flatten_settings(observed)
         own["memory"], _ = engine.flatten_memory(observed)
         own["columns"] = flat.columns
@@ -771,17 +794,17 @@ def find_table_kind(setup: engine.Setup, n: int) -> tuple[Hashable, ...]:
     settings with their words: numbers alone may differ.
     """
     width = setup.inputs.terms.rules.brackets.floors.shape[1]
+
+    # One policy for all markets counts once, before the overlay.
     of_markets = setup.observed[:n]
     overlay = setup.observed[n:]
-    is_same = len({id(observed.policy) for observed in of_markets}) == 1
-    if is_same:
+    is_shared = len({id(observed.policy) for observed in of_markets}) == 1
+    if is_shared:
         of_markets = of_markets[:1]
 
     kinds: list[tuple[str, type, str]] = []
     for observed in [*of_markets, *overlay]:
         for name, value in observed.policy.settings().items():
-            word = ""
-            if isinstance(value, str):
-                word = value
+            word = value if isinstance(value, str) else ""
             kinds.append((name, type(value), word))
-    return (width, is_same, *kinds)
+    return (width, is_shared, *kinds)

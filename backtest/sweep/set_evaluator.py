@@ -26,6 +26,7 @@ from backtest.sweep.sets import (
     MARGIN,
     SIGNAL,
     Sets,
+    SetValues,
     VariedTest,
     count_sets,
     pick,
@@ -90,17 +91,22 @@ MOSTLY = 0.8
 
 
 def describe_decided(decided: core.FloatArray) -> str:
-    """Return how many sets decided on few of their bars, empty if none: their shares are given."""
-    few = int(np.sum(decided < MOSTLY))
-    if not few:
+    """Return how many sets decided on few of their bars, in words, "" if none did.
+
+    ``decided`` (n_sets,) is the share of its bars on which each set decided.
+    """
+    n_few = int(np.sum(decided < MOSTLY))
+    if not n_few:
         return ""
+
+    percent = 100.0 * MOSTLY
     text = (
-        f"{few:,} of {len(decided):,} parameter sets decided on under {100.0 * MOSTLY:g} % of "
+        f"{n_few:,} of {len(decided):,} parameter sets decided on under {percent:g} % of "
         "their bars, since their columns were not known before"
     )
-    never = int(np.sum(decided == 0.0))
-    if never:
-        text = f"{text}; {never:,} never did: too long a warm-up"
+    n_never = int(np.sum(decided == 0.0))
+    if n_never:
+        text = f"{text}; {n_never:,} never did: too long a warm-up"
     return f"{text}; give more bars, or shorter windows"
 
 
@@ -117,9 +123,9 @@ def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
 
 
 def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
-    """Write the measures, errors and returns of a part into ``rows`` at places.
+    """Write the measures, errors and returns of a part of the sets into ``rows``.
 
-    What ``sampled`` has already stays, where the part has no returns.
+    ``places`` are the rows of its sets. Returns in ``sampled`` stay, where the part has none.
     """
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
@@ -147,7 +153,7 @@ def measure_result(result: results.Result) -> float:
 
 
 def run_one_by_one(
-    replay: Callable[[Mapping[str, object]], results.Result],
+    replay: Callable[[SetValues], results.Result],
     sets: Sets,
     names: tuple[str, ...],
     returns: bool,
@@ -159,7 +165,9 @@ def run_one_by_one(
     What runs warn of is given once for all of them, at the end.
     """
     rows = start_rows(sets, names)
-    n = len(rows.done)
+    n_sets = len(rows.done)
+
+    # Warnings by text and kind, each once, in their order: the keys of a dict.
     told: dict[tuple[str, type[Warning]], None] = {}
 
     def note(
@@ -175,7 +183,7 @@ def run_one_by_one(
     with warnings.catch_warnings(), engine.warn_once(is_first=False):
         warnings.showwarning = note  # put back where the block ends
         try:
-            for k in range(n):
+            for k in range(n_sets):
                 try:
                     result = replay(take_sets(sets, k))
                     put_result(rows, k, result, names, has_returns=returns)
@@ -183,8 +191,9 @@ def run_one_by_one(
                     text = f"{type(error).__name__}: {error}"
                     rows.errors[k] = " ".join(text.split())  # in one line
                 rows.done[k] = True
-                core.report_progress(progress, k + 1, n)
+                core.report_progress(progress, k + 1, n_sets)
         except KeyboardInterrupt:
+            # The set that was interrupted may have some of its measures.
             for column in rows.metrics.values():
                 column[~rows.done] = np.nan
 
@@ -232,10 +241,13 @@ class Simulated(NamedTuple):
             return ""
 
         text = f"{self.in_blocks:,} sets were simulated in blocks, {self.one_by_one:,} one by one"
+
+        # ``alone`` counts bars by reason, in the order of REASONS.
         shares = []
-        for why, n in zip(REASONS.values(), self.alone, strict=True):
-            if n:
-                shares.append(f"{100.0 * (n / self.bars):.2g} % for {why}")
+        for reason, n_bars in zip(REASONS.values(), self.alone, strict=True):
+            if n_bars:
+                percent = 100.0 * (n_bars / self.bars)
+                shares.append(f"{percent:.2g} % for {reason}")
 
         if not shares:
             return f"{text}."
@@ -334,7 +346,11 @@ class Evaluator(core.Carried):
         wanted: EvaluatedBars,
         progress: core.Progress | None,
     ) -> Rows:
-        """Return the rows of sets: in lanes where they can, or else one by one."""
+        """Return the rows of sets: in lanes where they can, or else one by one.
+
+        A policy that turns out not to compile is named in a warning, and ``plain_because`` keeps
+        the reason for later calls.
+        """
         if self._is_swept():
             self.check_causal(sets, wanted.first, wanted.stop)
 
@@ -385,12 +401,12 @@ class Evaluator(core.Carried):
             values = {f"{SIGNAL}{name}": value for name, value in settings.items()}
             self._check_rule(values)
 
-    def check_set(self, values: Mapping[str, Any]) -> None:
+    def check_set(self, values: SetValues) -> None:
         """Check signal, columns and overlay of one set, whose run gives its faults."""
         if self._is_swept() and self._check_rule(values):
             self._find_panel(values, self.first, None).check_set(values)
 
-    def _check_rule(self, values: Mapping[str, Any]) -> bool:
+    def _check_rule(self, values: SetValues) -> bool:
         """Check the signal of a set for a look ahead; return whether the set has one to run on."""
         try:
             rule = self.varied.build_signal(values)
@@ -402,7 +418,7 @@ class Evaluator(core.Carried):
 
     def _find_panel(
         self,
-        values: Mapping[str, Any],
+        values: SetValues,
         first: int,
         stop: int | None,
     ) -> Panel:
@@ -427,6 +443,8 @@ class Evaluator(core.Carried):
     def doubts(self) -> list[str]:
         """What the checks could not see, a sentence each."""
         doubts = []
+
+        # Sets that run one by one are checked in their runs.
         check = self.weakest_check
         if check is not None and self._is_swept():
             if check.is_weak:
@@ -448,6 +466,8 @@ class Evaluator(core.Carried):
         """Return the rows of sets that run together; those with a fault run again one by one."""
         from backtest.sweep.lanes.runner import score_sets  # noqa: PLC0415 - numba loads with it
 
+        # Parts of the sets, as they are done: their places, and their scores, or a fault. None is a
+        # part that was stopped.
         rows = start_rows(sets, self.metrics)
         scored = score_sets(
             self.metrics,
@@ -457,7 +477,7 @@ class Evaluator(core.Carried):
             self._memory_of_panel,
             returns=wanted.returns,
         )
-        faulty = []  # the run of each set gives the reason
+        faulty = []
 
         try:
             for places, part in scored:
@@ -466,6 +486,8 @@ class Evaluator(core.Carried):
                 elif part is not None:
                     faulty.append(places)
                 core.report_progress(progress, int(rows.done.sum()), len(rows.done))
+
+            # The run of each set gives its reason.
             for places in faulty:
                 plain = self._evaluate_plainly(take_sets(sets, places), wanted, None)
                 put_rows(rows, places, plain)
@@ -553,7 +575,7 @@ class Evaluator(core.Carried):
 
     def replay(
         self,
-        values: Mapping[str, object],
+        values: SetValues,
         *,
         first: int | None = None,
         stop: int | None = None,
@@ -597,7 +619,11 @@ Pool = Literal["mean", "median", "worst"]
 
 
 def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatArray:
-    """Return one measure of all sets from that of each market, of shape (n_markets, n_sets)."""
+    """Return a measure of each set over all markets, (n_sets,).
+
+    ``values`` (n_markets, n_sets) are the measure by market. The number of ruined accounts is a
+    sum, other measures are pooled by the mean, the median or the worst.
+    """
     if name == "ruined":
         return np.asarray(values.sum(axis=0))
 
@@ -608,6 +634,7 @@ def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatAr
         with np.errstate(invalid="ignore"):
             return np.asarray(total / came.sum(axis=0))
 
+    # 1 where more is better, -1 where less is; 0 where neither, which has the mean.
     direction = ABOUT[name].better
     if pool == "worst" and direction > 0:
         return np.asarray(values.min(axis=0))
@@ -662,6 +689,7 @@ class PooledEvaluator(Evaluator):
 
         def report(done: int, total: int) -> None:
             """Report the sets done in all markets, as if they were those of one."""
+            # ``parts`` has the markets that are finished; ``done`` counts sets of the next one.
             done_in_all = len(parts) * total + done
             core.report_progress(progress, done_in_all // len(spans), total)
 
@@ -719,7 +747,7 @@ class PooledEvaluator(Evaluator):
 
     def replay(  # type: ignore[override] # one run of each market
         self,
-        values: Mapping[str, object],
+        values: SetValues,
         *,
         first: int | None = None,
         stop: int | None = None,
@@ -742,7 +770,7 @@ class PooledEvaluator(Evaluator):
         for member in self.members.values():
             member.check_causal(sets, first, stop)
 
-    def check_set(self, values: Mapping[str, Any]) -> None:
+    def check_set(self, values: SetValues) -> None:
         """Check the accounts of all markets with one set."""
         for member in self.members.values():
             member.check_set(values)
@@ -762,13 +790,18 @@ class PooledEvaluator(Evaluator):
         return [*doubts]
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
-        """Return the bars of each market between two of the clock, where it has two or more."""
+        """Return the bars of each market from bar ``first`` on, before ``stop``, by name.
+
+        These two count the bars of all markets together; the pairs (first, stop) that are returned
+        count those of the market itself. A market with fewer than two bars is left out.
+        """
         spans = {}
-        for name, (begins, ends) in zip(self.market.names, self.market.spans.tolist(), strict=True):
-            begin = max(first - begins, 0)
-            end = min(stop, ends) - begins
-            if end - begin > 1:
-                spans[name] = (begin, end)
+        for name, span in zip(self.market.names, self.market.spans.tolist(), strict=True):
+            begins, ends = span
+            own_first = max(first - begins, 0)
+            own_stop = min(stop, ends) - begins
+            if own_stop - own_first > 1:
+                spans[name] = (own_first, own_stop)
         return spans
 
 
@@ -788,20 +821,26 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
             if error:
                 errors[k] = f"{market}: {error}"
 
-    is_kept = done & (np.array(errors, dtype=object) == "")
+    is_measured = done & (np.array(errors, dtype=object) == "")
+    measures = rows_of_all[0].metrics
     metrics = {}
-    for measure in rows_of_all[0].metrics:
+    for measure in measures:
         values = np.array([rows.metrics[measure] for rows in rows_of_all])
-        metrics[measure] = np.where(is_kept, pool_measure(measure, values, pool), np.nan)
+        pooled = pool_measure(measure, values, pool)
+        metrics[measure] = np.where(is_measured, pooled, np.nan)
 
+    # The main ones by market too.
     for measure in ("sharpe", "total_return", "max_drawdown", "ruined"):
-        if measure in rows_of_all[0].metrics:
+        if measure in measures:
             for market, rows in parts.items():
                 metrics[f"{measure} {market}"] = rows.metrics[measure]
+
+    # A set decided in the share of the market in which it did least.
+    shares = np.min([rows.shares for rows in rows_of_all], axis=0)
     return Rows(
         metrics=metrics,
         sampled={},
         errors=errors,
         done=done,
-        decided=np.min([rows.shares for rows in rows_of_all], axis=0),
+        decided=shares,
     )

@@ -262,18 +262,19 @@ def resolve_by_instrument(signal: Any, varied: VariedTest) -> dict[str, Any]:
 
 def drop_ended(markets: Markets, start: core.TimeLike) -> Markets:
     """Return the markets without those that have no two bars left from the start on."""
-    left = {}
+    remaining = {}
     for name, market in markets.items():
         n_bars_left = market.n_bars - engine.find_first_bar(market, start)
         if n_bars_left >= 2:
-            left[name] = market
-    if len(left) == len(markets):
+            remaining[name] = market
+    if len(remaining) == len(markets):
         return markets
 
-    names = ", ".join(map(repr, left))
+    # The source says how a user gets the same markets.
+    names = ", ".join(map(repr, remaining))
     source = f"{markets.source}.select({names})"
     return rebuild(
-        left,
+        remaining,
         markets.currency,
         source,
         markets.last_opens,
@@ -387,10 +388,12 @@ def hash_sets(sets: Sets) -> str:
     digest = hashlib.sha256()
     for name, column in sets.items():
         digest.update(f"{name} {column.dtype} ".encode())
+
+        # The bytes of objects are addresses, which say nothing.
+        content = column.tobytes()
         if column.dtype == object:
-            digest.update(json.dumps(column.tolist()).encode())
-        else:
-            digest.update(column.tobytes())
+            content = json.dumps(column.tolist()).encode()
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -412,7 +415,10 @@ def build_sets(
     space: Mapping[str, Any] | None,
     seed: int,
 ) -> Sets:
-    """Return the sets of a number of draws, of a table, or of the product of lists."""
+    """Return the sets of a number of draws, of a table, or of the product of lists.
+
+    Only draws need ``space`` and ``seed``. Raises ParameterError for other ``sets``.
+    """
     Whole(0).check("seed", seed)
     if is_count(sets):
         return draw_sets(read_space(varied, space), int(sets), seed=seed)
@@ -422,6 +428,8 @@ def build_sets(
             "space needs a number of sets to draw from it, sets=1000 for example, "
             f"got {type(sets).__name__}"
         )
+
+    # A table, maybe that of another sweep: its measures are no parameters.
     if isinstance(sets, pd.DataFrame):
         for name in sets.columns:
             if name in sweep_table.TAKEN and name not in varied.settings:

@@ -25,6 +25,9 @@ Venues: TypeAlias = Venue | Mapping[str, Venue]
 Sets: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of shape (n_sets,) by name: int64, bool, object, else float64 (NaN: the field is None)."""
 
+SetValues: TypeAlias = Mapping[str, Any]
+"""One parameter set: its values by the names of what it varies."""
+
 MOST_CELLS = 1_000_000_000
 """Most values in a grid; more are treated as a mistake."""
 
@@ -150,7 +153,7 @@ class VariedTest:
         heads = {split_name(name)[0] for name in names}
         return bool(heads & owners)
 
-    def build_test(self, values: Mapping[str, Any], **changes: Any) -> Conditions:
+    def build_test(self, values: SetValues, **changes: Any) -> Conditions:
         """Return the test that a set describes; ``changes`` replace fields of it."""
         fields = {
             "venue": self.build_venue(values),
@@ -161,7 +164,7 @@ class VariedTest:
             fields["signal"] = self.build_signal(values)
         return self.test.replace(**(fields | changes))
 
-    def build_policies(self, values: Mapping[str, Any]) -> Any:
+    def build_policies(self, values: SetValues) -> Any:
         """Return the policy that a set describes, or those of the instruments."""
         if not any(find_own(values, name) for name in self.names):
             return self.build_policy(values)
@@ -171,16 +174,16 @@ class VariedTest:
             by_instrument[name] = self.build_policy(find_values(values, name))
         return by_instrument
 
-    def build_policy(self, values: Mapping[str, Any]) -> Policy:
+    def build_policy(self, values: SetValues) -> Policy:
         """Return the policy with the parameters of a set that are of all instruments."""
         of_all = {name: value for name, value in values.items() if not split_name(name)[0]}
         return change_settings(self.policy, self._read(of_all, ""))
 
-    def change_policy(self, policy: Policy, values: Mapping[str, Any]) -> Policy:
+    def change_policy(self, policy: Policy, values: SetValues) -> Policy:
         """Return a policy of another set with the parameters of this one, all of them its own."""
         return change_settings(policy, self._read(values, ""))
 
-    def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
+    def build_overlay(self, values: SetValues) -> Policy | None:
         """Return the overlay that a set describes, None without one."""
         overlay = self.test.overlay
         changes = self._read(values, f"{OVERLAY}.")
@@ -188,20 +191,20 @@ class VariedTest:
             return overlay
         return change_settings(overlay, changes)
 
-    def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
+    def build_signal(self, values: SetValues) -> SignalRule | None:
         """Return the rule of the signal that a set describes, None without one."""
         if self.rule is None:
             return None
         return change_settings(self.rule, self._read(values, SIGNAL))
 
-    def build_account(self, values: Mapping[str, Any]) -> Account:
+    def build_account(self, values: SetValues) -> Account:
         """Return the account that a set describes."""
         changes = self._read(values, "account.")
         if not changes:
             return self.test.account
         return self.test.account.override(changes)
 
-    def build_venue(self, values: Mapping[str, Any]) -> Any:
+    def build_venue(self, values: SetValues) -> Any:
         """Return the venue that a set describes, or the venues by instrument."""
         changes = self._read(values, "venue.")
         if not changes:
@@ -210,7 +213,7 @@ class VariedTest:
             return self.venue.override(changes)
         return {name: venue.override(changes) for name, venue in self.venue.items()}
 
-    def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    def _read(self, values: SetValues, prefix: str) -> dict[str, Any]:
         """Return the values of a set under a prefix, without it, as plain ones."""
         plain = {}
         for name, value in take_part(values, prefix).items():
@@ -283,7 +286,10 @@ def list_venues(venue: Venues) -> Iterator[Setting]:
 
 
 def list_fields(value: core.Value, prefix: str) -> Iterator[Setting]:
-    """Yield the declared fields of an account or venue, and those of the values in them."""
+    """Yield the declared fields of an account or venue, and those of the values in them.
+
+    Names have the ``prefix``: ``venue.fees.taker`` is a field of the value ``venue.fees``.
+    """
     declarations = core.find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
     for field in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
         space = declarations.get(field.name)
@@ -317,6 +323,7 @@ def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
     if owner in RESERVED:
         return {}
 
+    # ``BTC.target`` is the target of BTC.
     own_values: dict[str, _T] = {}
     for name, value in values.items():
         head, parameter = split_name(name)
@@ -411,14 +418,16 @@ def grid(values: Mapping[str, Any]) -> Sets:
     axes = {name: as_column(name, axis) for name, axis in values.items()}
     lengths = [len(axis) for axis in axes.values()]
     n_sets = math.prod(lengths)
+    n_cells = n_sets * len(axes)
 
-    if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
+    if not 0 < n_cells <= MOST_CELLS:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
         raise core.ParameterError(
             f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}; "
             "sets=100000 draws from a large space"
         )
 
+    # For each set, the place of its value on each axis.
     places = np.unravel_index(np.arange(n_sets), lengths)
     columns = {}
     for name, place in zip(axes, places, strict=True):
@@ -510,7 +519,7 @@ def check_all_terms(varied: VariedTest, sets: Sets) -> None:
             raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
 
 
-def check_terms(varied: VariedTest, values: Mapping[str, Any]) -> None:
+def check_terms(varied: VariedTest, values: SetValues) -> None:
     """Check the account and venue of a set together, those of each instrument apart."""
     account = varied.build_account(values)
     venue = varied.build_venue(values)
@@ -529,7 +538,7 @@ def check_terms(varied: VariedTest, values: Mapping[str, Any]) -> None:
             check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
 
 
-def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
+def find_unknown(settings: Settings, given: Mapping[str, object]) -> Iterator[str]:
     """Yield a fault for each name that is no setting, with the nearest ones."""
     has_rule = any(name.startswith(SIGNAL) for name in settings)
     for name in given:
@@ -539,7 +548,7 @@ def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -
             yield f"there is nothing named {name!r} to vary{suggest_names(settings, name)}"
 
 
-def suggest_names(settings: Mapping[str, Setting], name: str) -> str:
+def suggest_names(settings: Settings, name: str) -> str:
     """Return the names that are near one: first those of the same parameter; else all there are."""
     _, parameter = split_name(name)
     same = [known for known in settings if split_name(known)[1] == parameter]
@@ -550,7 +559,7 @@ def suggest_names(settings: Mapping[str, Setting], name: str) -> str:
     return f"; there are {parameters or 'no parameters'}, account.band, venue.fees.taker and such"
 
 
-def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
+def find_missing(settings: Settings, given: Mapping[str, object]) -> Iterator[str]:
     """Yield a fault for each setting without a default that is not given.
 
     The parameter of one instrument may be given by that of all.
@@ -563,12 +572,18 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
 
 
 def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
-    """Return values in the type of a setting; add a fault that says which it refuses."""
-    # Numbers in their range need no check one by one; 0.0 as below.
-    if setting.kind is float and given.dtype == np.float64 and is_in_range(setting.space, given):
+    """Return values in the type of a setting; add a fault that says which it refuses.
+
+    ``given`` (n_sets,) are of any type. A refused value is returned as the zero of the type.
+    """
+    # Numbers in their range need no check one by one. Adding 0.0 turns -0.0 into 0.0, so that equal
+    # sets have equal bits.
+    is_float = setting.kind is float and given.dtype == np.float64
+    if is_float and is_in_range(setting.space, given):
         return given + 0.0
 
-    # Each different value is checked once.
+    # Each different value is checked once. ``codes`` number the values, so that equal ones have the
+    # same number, and ``refused`` has the reason by number.
     codes = find_codes(given)
     _, firsts = np.unique(codes, return_index=True)
     different = given[firsts]
@@ -590,7 +605,6 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
     column: np.ndarray = converted[codes].astype(setting.dtype)
     if column.dtype.kind != "f":
         return column
-    # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
     return column + 0.0
 
 
@@ -647,13 +661,16 @@ def find_active(settings: Settings, sets: Sets, name: str) -> core.BoolArray:
 
     # A parameter may depend on one that depends on another.
     while when is not None:
-        other, wanted = when
-        values: Any = settings[other].value
-        known = find_known(other, settings, sets)
-        if known in sets:
-            values = sets[known]
+        other, values_needed = when
+        dtype = settings[other].dtype
+        options: np.ndarray = np.array(list_options(values_needed), dtype=dtype)
 
-        options: np.ndarray = np.array(list_options(wanted), dtype=settings[other].dtype)
+        # The values of the other one: from the sets, or what it has where they do not vary it.
+        values: Any = settings[other].value
+        name_in_sets = find_known(other, settings, sets)
+        if name_in_sets in sets:
+            values = sets[name_in_sets]
+
         is_active &= np.isin(values, options)
         when = settings[other].when
     return is_active
@@ -707,11 +724,12 @@ class Dimension(NamedTuple):
         return object
 
     def decode(self, part: core.FloatArray) -> np.ndarray:
-        """Return the values at numbers in [0, 1], of shape (n,)."""
+        """Return the values at numbers in [0, 1], of shape (n,), which ``encode`` turns back."""
+        # Options have equal shares of [0, 1]; 1 itself is of the last one.
         if self.options:
             n_options = len(self.options)
             places = (part * n_options).astype(np.int64)
-            places = np.minimum(places, n_options - 1)  # 1 is of the last one
+            places = np.minimum(places, n_options - 1)
             return np.array(self.options, dtype=self.dtype)[places]
 
         low, high = self._edges()
@@ -751,7 +769,11 @@ class Dimension(NamedTuple):
         return np.clip(part, 0.0, 1.0)
 
     def _edges(self) -> tuple[float, float]:
-        """Return the ends of the range on its scale, widened by a half for whole numbers."""
+        """Return the ends of the range on its scale, natural logs where that is logarithmic.
+
+        Whole numbers are rounded, so their range is wider by a half: the ends are drawn as often as
+        the others.
+        """
         low = self.low
         high = self.high
         if self.kind == "int":
@@ -767,7 +789,10 @@ Settings: TypeAlias = Mapping[str, Setting | Dimension]
 
 
 def read_dimension(setting: Setting, want: Any) -> Dimension:
-    """Return the dimension of a setting: a range of numbers, bounds, or a list of options."""
+    """Return the dimension of a setting: ``want`` is a range, bounds, or a list of options.
+
+    Raises ParameterError for anything else, and for options that the setting refuses.
+    """
     if isinstance(want, tuple) and setting.kind not in (str, bool):
         want = read_bounds(setting, want)
     if isinstance(want, core.Range):
@@ -806,6 +831,7 @@ def read_bounds(setting: Setting, want: tuple[Any, ...]) -> core.Range:
             f"bounds of {name} must be (low, high), got {want!r}; options are written as [...]"
         )
 
+    # Comparisons are written so that NaN fails them.
     low = core.ANY_NUMBER.check(name, want[0])
     high = core.ANY_NUMBER.check(name, want[1])
     is_log = getattr(setting.space, "log", False)
@@ -878,10 +904,9 @@ class Space:
         for k, dimension in enumerate(self.dimensions):
             sets[dimension.name] = dimension.decode(cube[:, k])
 
+        # Texts are objects, as in all sets.
         for name, value in self.fixed.items():
-            dtype = None
-            if isinstance(value, str):
-                dtype = object
+            dtype = object if isinstance(value, str) else None
             sets[name] = np.full(len(cube), value, dtype=dtype)
         return reset_inactive(self.by_name, sets)
 
@@ -965,10 +990,10 @@ def read_known(
     read: Callable[[Setting, Any], _T],
     faults: list[str],
 ) -> dict[str, _T]:
-    """Return what is read of each setting that is known; add a fault for what is refused."""
-    # A name that is unknown is a fault already.
+    """Return what ``read`` makes of each known setting; add a fault for what it refuses."""
     values = {}
     for name, value in given.items():
+        # A name that is unknown is a fault already.
         if name not in settings:
             continue
         try:

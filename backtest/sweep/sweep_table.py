@@ -53,9 +53,11 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
     After Ctrl-C the table has the sets that were done, with a warning. Raises KeyboardInterrupt if
     none was, and the error of the first set if all failed.
     """
-    # ``codes`` number the different set that each row has.
+    # ``places`` are rows of different sets, and ``codes`` the number of the one that each row has.
     places, codes = find_different(sets)
     different = take_sets(sets, places)
+
+    # Of few sets the returns are kept too, for curves.
     are_few = len(codes) <= MOST_CURVES and not evaluator.is_pooled
     rows = evaluator.evaluate(different, returns=are_few, progress=progress)
     if not rows.done.any():
@@ -115,6 +117,8 @@ def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFr
     """Return the table with its parameters first, then measures, those by market, and errors."""
     measures = [name for name in (*METRICS, *OPTION_COSTS) if name in table]
     names = [*parameters, *measures]
+
+    # Those by market are called "sharpe BTC".
     others = [name for name in map(str, table) if name not in names]
     names += [name for name in others if name.partition(" ")[0] in METRICS]
     if ERROR in table:
@@ -265,9 +269,10 @@ class Sweep(core.SavedResult):
         an open measure that no row came within a factor 10 of.
         """
         place = self.rank(objective, constraints)[0]
-        row = {name: values[place : place + 1] for name, values in self.metrics.items()}
         bounds = read_constraints(constraints)
 
+        # Bounds take measures as arrays: those of the best row have one element.
+        row = {name: values[place : place + 1] for name, values in self.metrics.items()}
         doubts = []
         broken = [str(bound) for bound in bounds if bound.violation(row)[0] > 0]
         if broken:
