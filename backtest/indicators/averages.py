@@ -24,11 +24,13 @@ def ewma_deviation(
     means are multiplied by before the root.
     """
     scales = np.array(np.broadcast_to(scale, len(returns)))
+
+    # A column for each path, or one for all half-lives.
     columns = np.atleast_2d(returns.T).T
     n_bars, n_paths = columns.shape
     k = max(np.size(half_life), n_paths)
 
-    # The first return is not known. After it come the squares that all columns share.
+    # The first return is not known. Paths share their first bars, the head: it is averaged once.
     out = np.empty((n_bars, k))
     out[:1] = np.nan
     first = 1 + count_head(columns[1:], half_life)
@@ -47,13 +49,16 @@ def weighted_root(
 
     NaN until as many squares as the half-life. ``squares`` has shape (n_bars,) or (n_bars, k).
     """
+    # A column for each path, or one for all half-lives.
     columns = np.atleast_2d(squares.T).T
     n_bars, n_paths = columns.shape
     k = max(np.size(half_life), n_paths)
-    out = np.empty((n_bars, k))
+
+    # Paths share their first bars, the head: it is averaged once.
     first = count_head(columns, half_life)
     head = columns[:first, :1].copy()
     rows = np.ascontiguousarray(columns[first:])
+    out = np.empty((n_bars, k))
     write_roots(head, rows, half_life, scale, out)
     return out
 

@@ -147,6 +147,8 @@ def expect_loss(
     ``t_values`` are t of :func:`floored_kelly` and ``fraction`` f, ``steady`` is h and ``slope`` q.
     """
     special = core.sp.special
+
+    # Terms of drifts that leave the limits of floats are NaN or 0, and are not used.
     with np.errstate(all="ignore"):
         steady = t_values * (1.0 - 0.5 * fraction)
         slope = 2.0 * depth / (fraction * t_values)

@@ -77,21 +77,23 @@ def volatility(
     names, half_lives, _ = np.broadcast_arrays(names, half_lives, market.close[0])
     lanes.find_decay(half_lives)  # also those of models that ignore it are checked
 
+    # One call for all columns of an estimator.
     columns = np.empty((market.n_bars, len(names)))
     different = dict.fromkeys(names.tolist())
     for name in different:
-        is_of_name = np.flatnonzero(names == name)
-        estimate = ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
-        estimates = estimate(market, half_lives[is_of_name])
+        of_name = np.flatnonzero(names == name)
+        half_lives_of_name = half_lives[of_name]
+        core.Choice(*ESTIMATES).check("estimator", name)
+        estimates = ESTIMATES[name](market, half_lives_of_name)
         if calibrate:
-            half_lives_of_name = half_lives[is_of_name]
             ratio = measure_range_ratio(market, name, half_lives_of_name)
             estimates = estimates * ratio
+
         # To write all columns by their numbers is slow.
         if len(different) == 1:
             columns = estimates
         else:
-            columns[:, is_of_name] = estimates
+            columns[:, of_name] = estimates
     return lanes.shape_as(columns, estimator, half_life, market.close[0])
 
 
@@ -164,6 +166,8 @@ def volatility_feedback(
         forecasts[0],
         market.close[0],
     )
+
+    # (n_bars, n_lanes): the kernel takes rows that lie one after the other in memory.
     shape = (n_bars, len(targets))
     returns = r.log_returns(market).reshape(n_bars, -1)
     factor = np.empty(shape)
@@ -214,12 +218,14 @@ def implied_volatility(market: Market) -> core.FloatArray:
         )
 
     column = market.columns[name]
-    wrong = np.flatnonzero((column < 0.0) | (column > MAX_IMPLIED))
-    if wrong.size:
+    bad_bars = np.flatnonzero((column < 0.0) | (column > MAX_IMPLIED))
+    if bad_bars.size:
+        first = bad_bars[0]
+        time = core.format_time(int(market.time[first]))
         raise core.DataError(
             f"{name} must be a fraction per sqrt(year), from 0 to {MAX_IMPLIED:g}, got "
-            f"{column[wrong[0]]:g} at {core.format_time(int(market.time[wrong[0]]))} UTC, "
-            f"{wrong.size} of {market.n_bars} bars; divide per cent by 100"
+            f"{column[first]:g} at {time} UTC, "
+            f"{bad_bars.size} of {market.n_bars} bars; divide per cent by 100"
         )
     return column
 

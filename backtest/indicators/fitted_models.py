@@ -127,11 +127,13 @@ def fit_garch(returns: core.FloatArray) -> GarchFit | None:
     if not deviation > 0.0:
         return None
 
+    # Scaled to a deviation of SCALE, at which the optimizer works best.
     scale = SCALE / deviation
     model = core.arch.arch_model(returns * scale, mean="Zero", vol="GARCH", rescale=False)
     with one_thread(), np.errstate(all="ignore"):  # it may try parameters without a likelihood
         result = model.fit(disp="off", show_warning=False)
 
+    # omega is a variance, so it is scaled back; the other two are shares.
     omega, alpha, beta = map(float, result.params)
     fit = GarchFit(omega / scale**2, alpha, beta)
     if result.convergence_flag != 0 or not np.isfinite(fit).all():
@@ -173,6 +175,8 @@ def har_volatility(market: Market, *, first: int = FIRST_DAYS) -> core.FloatArra
             "har_volatility needs bars shorter than a day, got bars of "
             f"{core.format_duration(market.interval)}"
         )
+
+    # The UTC days of the market, numbered from 0, and whether a bar ends its day.
     day = market.time // DAY
     begins = np.diff(day, prepend=day[0]) != 0
     day_number = np.cumsum(begins)
@@ -223,20 +227,27 @@ def forecast_har(
     lengths: tuple[int, ...],
     first: int,
 ) -> core.FloatArray:
-    """Return the forecast at the end of each day for the next, (n_days,), given their variances."""
+    """Return the forecast at the end of each day for the next, (n_days,), given their variances.
+
+    ``lengths`` are the days of the means that the forecast uses, the day itself and longer ones.
+    ``first`` is the number of days in the first fit: NaN before it.
+    """
     forecasts = np.full(len(variance), np.nan)
     month = max(lengths)
     start = month - 1 + first
     if len(variance) <= start:
         return forecasts
 
-    # Each window is summed anew: a running sum would carry the errors of all days before.
+    # The means of the last days, a row for each day from the first that has a month behind it. Each
+    # window is summed anew: a running sum would carry the errors of all days before.
     n_rows = len(variance) - month + 1
     windows = []
     for length in lengths:
         days_before = range(length)
         sums = sum(variance[month - 1 - back :][:n_rows] for back in days_before)
         windows.append(sums / length)
+
+    # The row of a day is fitted to the variance of the next one.
     constant = np.ones(n_rows)
     inputs = np.column_stack([constant, *windows])
     fits = fit_expanding(inputs[:-1], variance[month:], first)

@@ -173,21 +173,24 @@ def read_tail(largest: FloatArray, top: float, size: float, t: int, tail: FloatA
 
     ``largest`` fall; ``top`` and ``size`` are those of :func:`tail_lane`.
     """
-    m = int(top)
+    n_whole = int(top)
     total = 0.0
-    for i in range(m):
+    for i in range(n_whole):
         total += largest[i]
 
     # A fraction of a rank counts the loss after it, or the last one, by that fraction.
-    last = largest[m - 1]
-    following = largest[m]
-    more = (size - m) * (following if size > m else last)
-    tail[0, t] = last + (top - m) * (following - last)
+    last = largest[n_whole - 1]
+    following = largest[n_whole]
+    more = (size - n_whole) * (following if size > n_whole else last)
+    tail[0, t] = last + (top - n_whole) * (following - last)
     tail[1, t] = (total + more) / size
 
 
 def move_in(falling: FloatArray, place: int, value: float) -> None:
-    """Put a value into falling numbers, in place of the one at ``place``."""
+    """Put a value into falling numbers, in place of the one at ``place``.
+
+    Those between the two places move by one, so that the numbers still fall.
+    """
     while place > 0 and falling[place - 1] < value:
         falling[place] = falling[place - 1]
         place -= 1
@@ -320,7 +323,11 @@ def write_variances(state: FloatArray, j: int, now: float) -> None:
 
 
 def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
-    """Write what is remembered after the first returns: half and four times their mean square."""
+    """Write what is remembered after the first START returns into ``state``, by lane.
+
+    The variances of calm and of stress begin at half and at four times the mean square of these
+    returns, and the probability of stress at its share of time in the long run.
+    """
     total = 0.0
     for t in range(1, START + 1):
         total += squares[t]

@@ -37,6 +37,7 @@ def measure_range_ratio(
             f"{name!r}"
         )
 
+    # Arrays by bar have a column for each path.
     returns = r.log_returns(market)
     squares = np.atleast_2d(returns.T).T ** 2
     has_none = np.isnan(squares)

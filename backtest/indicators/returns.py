@@ -21,7 +21,7 @@ def log_returns(market: Market) -> core.FloatArray:
     if close.ndim == 1:
         return np.diff(np.log(close), prepend=np.nan)
 
-    # Paths: the history that all have in front is looked at once.
+    # Paths begin with the same bars, whose logs are taken once.
     n_shared = max(lanes.count_shared(close), 1)
     shared_logs = np.log(close[:n_shared, :1])
     later_logs = np.log(close[n_shared - 1 :])
@@ -168,10 +168,10 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     decays = lanes.find_decay(half_life).tolist()
     counts = lanes.count_needed(half_life)
     for decay, needed in zip(decays, counts, strict=True):
-        paid = averages.sum_weighted(rates_by_bar, decay)
-        time = averages.sum_weighted(years_by_bar, decay)
+        rates_so_far = averages.sum_weighted(rates_by_bar, decay)
+        years_so_far = averages.sum_weighted(years_by_bar, decay)
         with np.errstate(invalid="ignore", divide="ignore"):
-            rate = paid / time
+            rate = rates_so_far / years_so_far
         forecast = np.append(rate, np.nan)[last]
 
         is_cold = np.ones(n_bars, np.bool_)

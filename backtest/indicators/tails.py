@@ -146,6 +146,8 @@ def find_tail(
     bars of the horizon together.
     """
     Choice(*TAIL_MODELS).check("model", model)
+
+    # Losses over ``bars`` bars; those of single bars are scaled to the horizon below.
     is_scaled = (1.0 - level) * window < MIN_TAIL * horizon
     bars = 1 if is_scaled else int(horizon)
     earned = held_returns(market, bars)

@@ -41,6 +41,8 @@ def read_note(signal: object, *, or_negative: bool = False) -> dict[str, Any]:
     if not isinstance(note, dict):
         return {}
 
+    # pandas hands the note on to whatever is computed from the signal, so it has a hash of the
+    # values that it is about.
     values = np.asarray(signal, dtype=np.float64)
     hashes = [hash_values(values)]
     if or_negative:
@@ -234,6 +236,7 @@ def read_weight_answer(
             f"(n_bars, n_instruments), returned a {problem}"
         )
 
+    # What is said of an instrument outside of its bars does not count.
     columns = {name: np.zeros(markets.n_bars) for name in names}
     weights = m.read_raw_weights(answer, markets, argument=title)
     for name, column, span in zip(markets.names, weights, markets.spans, strict=True):

@@ -17,8 +17,12 @@ CARRY_SERIES = f"{m.CARRIED}bt.signals.from_series(market, signal.shift(1), carr
 
 
 def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArray:
-    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked."""
-    n = market.n_bars
+    """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked.
+
+    None is a constant 1, long. Bars before ``first`` are not traded, so their values may be
+    anything. Raises ParameterError for another number of values, or one outside [-1, 1].
+    """
+    n_bars = market.n_bars
     if signal is None:
         return np.ones(1)
     if np.ndim(signal) == 0:  # type: ignore[arg-type]
@@ -31,18 +35,19 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
     else:
         values = core.to_numbers(signal, "signal")
 
-    # Numbers of the later bars alone are those from ``first`` on.
-    if len(values) == n - first and first > 0:
+    # An array may have values for the bars from ``first`` on alone.
+    if len(values) == n_bars - first and first > 0:
         unknown = np.full(first, np.nan)
         values = np.concatenate([unknown, values])
-    if values.shape != (n,):
+    if values.shape != (n_bars,):
         raise core.ParameterError(
-            f"signal must have one value per bar, {n}, got {values.shape}; give a Series indexed "
-            "as market.times"
+            f"signal must have one value per bar, {n_bars}, got {values.shape}; give a Series "
+            "indexed as market.times"
         )
+
     # NaN is no direction either.
     is_inside = np.abs(values) <= 1.0
-    is_traded = np.arange(n) >= first
+    is_traded = np.arange(n_bars) >= first
     is_bad = ~is_inside & is_traded
     require_unit(
         "signal",

@@ -172,10 +172,18 @@ def solve_weights(
     *,
     short: bool,
 ) -> core.FloatArray:
-    """Return the weights, of shape (k,), by a convex program with exponential cones."""
+    """Return the weights, of shape (k,), by a convex program with exponential cones.
+
+    ``table`` (n, k) are returns of k assets in n outcomes, and ``shares`` (n,) the probabilities of
+    the outcomes. ``power`` is lambda of :func:`rck_weights`. Raises ParameterError if the solver
+    fails, or no weights are best.
+    """
     cvxpy = import_solver()
-    table = table[shares > 0.0]
-    shares = shares[shares > 0.0]
+
+    # An outcome without probability must not bound the weights.
+    is_possible = shares > 0.0
+    table = table[is_possible]
+    shares = shares[is_possible]
 
     # Growth and the bound are of the order of squared returns: both are brought near 1.
     sums = table.sum(axis=1)
@@ -204,7 +212,8 @@ def solve_weights(
             "rows; give more rows, or max_gross"
         )
 
-    # What the limit binds is as exact as the cones are.
+    # Where the limit binds, the weights stay as exact as the cones are: the next step knows no
+    # limit.
     solved = np.asarray(weights.value, dtype=np.float64)
     gross = np.abs(solved).sum()
     if max_gross is not None and gross > max_gross * (1.0 - 1e-4):
@@ -228,15 +237,20 @@ def improve_weights(
 ) -> core.FloatArray:
     """Return weights that are exact, from those of the cones, which are to some four digits.
 
-    Those of the cones stay where the solver leaves the bound, or finds less growth.
+    Arguments are those of :func:`solve_weights`. The weights of the cones stay where the solver
+    leaves the bound, or finds less growth.
     """
     size = float(np.abs(weights).max())
     if size < LEAST_WEIGHT:
         return weights
+
+    # Solved for ``point``, the weights over the largest of them. Growth and the bound are scaled by
+    # the mean square of the return, so that all are of the order of 1.
     moves = table * size
     scale = 1.0 / float(shares @ (table @ weights) ** 2)
 
     def find_wealth(point: core.FloatArray) -> core.FloatArray:
+        """Return the wealth after each outcome, kept over 0 so that its log is finite."""
         return np.maximum(1.0 + moves @ point, 1e-12)
 
     def lose_growth(point: core.FloatArray) -> tuple[float, core.FloatArray]:

@@ -176,11 +176,14 @@ class Rsi(SignalRule):
 
     def direction(self, market: Market) -> core.FloatArray:
         """Return what a trader holds who bets on reversal, flat until the index is known."""
+        # The average rise and the average fall, each over all bars of the window.
         move = closes(market).diff()
         rises = move.clip(lower=0.0).to_numpy()
         falls = (-move).clip(lower=0.0).to_numpy()
         gains = average_wilder(rises, self.window)
         losses = average_wilder(falls, self.window)
+
+        # The relative strength index, from 0 to 100.
         strength = pd.Series(gains) / pd.Series(losses)
         index = 100.0 - 100.0 / (1.0 + strength)
 

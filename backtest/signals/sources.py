@@ -92,10 +92,13 @@ def from_series(
             "signal must be in order of time, its index goes back; sort_index()"
         )
 
+    # Each stamp is when its value is known: a bar has the last one, NaN before the first.
     if carry:
         last = find_carried(stamps, market)
         carried = np.where(last >= 0, values[last], np.nan)
         return make_signal(market, carried, sides)
+
+    # Each stamp is the open of a bar.
     m.check_bars(stamps, market, "signal", CARRY_SERIES)
     warn_of_weights(series, m.as_markets(market))
     by_bar = pd.Series(values, stamps).reindex(market.time).to_numpy()
@@ -255,6 +258,8 @@ def from_vectorbt(
     values = np.sign(share)
     if sized:
         values = np.clip(share, -1.0, 1.0)
+
+    # What fills at an open was decided at the close before; the last bar repeats itself.
     if fills == "open":
         values = np.append(values[1:], values[-1:])
 

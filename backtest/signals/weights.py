@@ -313,7 +313,8 @@ def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core
     Their sum is 1; NaN where a long combination without risk exists. Newton's method, damped where
     it is far: the objective is self-concordant once the least budget is 1.
     """
-    # Of correlations, and budgets of at least 1: y is the weight in standard deviations.
+    # Minimized is y'Cy / 2 - sum of b log y (Spinu 2013), of correlations C and budgets b of at
+    # least 1: y is the weight in standard deviations.
     deviations = np.sqrt(np.diag(covariance))
     correlations = covariance / np.outer(deviations, deviations)
     scaled_budgets = budgets / budgets.min()
@@ -325,6 +326,8 @@ def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core
             weights = y / deviations
             return np.asarray(weights / weights.sum())
 
+        # A Newton step. Its decrement says how far the solution is: far from it the step is
+        # shorter, as Spinu has it, so that y stays positive.
         gradient = slope - scaled_budgets / y
         hessian = correlations + np.diag(scaled_budgets / (y * y))
         try:
