@@ -38,16 +38,21 @@ class Statistic(NamedTuple):
 
 
 def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the Sharpe ratio per period of each row, and the influence of each period on it."""
-    n = x.shape[1]
+    """Return the Sharpe ratio per period of each row, and the influence of each period on it.
+
+    ``x`` (n_rows, n_periods) are returns; the ratios are (n_rows,), the influences as ``x``. Both
+    are NaN of returns that do not vary but for rounding.
+    """
+    n_periods = x.shape[1]
     mean = np.mean(x, axis=1)
     deviation = np.std(x, axis=1, ddof=1)
     is_moving = deviation >= LEAST_DEVIATION
     deviation = np.where(is_moving, deviation, np.nan)
     ratio = mean / deviation
 
-    # Derivative of the ratio by mean and variance, of returns in units of their deviation.
-    population_deviation = deviation * math.sqrt((n - 1) / n)
+    # Derivative of the ratio by mean and variance: z - SR (z^2 - 1) / 2, z the returns in units of
+    # their deviation, by n instead of n - 1.
+    population_deviation = deviation * math.sqrt((n_periods - 1) / n_periods)
     z = np.asarray((x - mean[:, None]) / population_deviation[:, None])
     influence = z - 0.5 * ratio[:, None] * (z * z - 1.0)
     return ratio, influence
@@ -237,27 +242,30 @@ def find_block_length(series: FloatArray) -> float:
     """
     n = len(series)
     x = series - np.mean(series)
-    in_row = max(5, int(math.log10(n)))  # k_n
-    most = math.ceil(math.sqrt(n)) + in_row
-    with one_thread():
-        products = np.array([x[lag:] @ x[: n - lag] for lag in range(most + 1)])
+    k_n = max(5, int(math.log10(n)))
+    most_lags = math.ceil(math.sqrt(n)) + k_n
 
-    # The first lag after which as many in a row are small decides how many count.
+    # n c_k for lags from 0 on. One thread, so that the sums are the same on every computer.
+    with one_thread():
+        products = np.array([x[lag:] @ x[: n - lag] for lag in range(most_lags + 1)])
+
+    # m, by the first lag after which as many in a row are small.
     is_small = find_small_lags(x, products)
-    windows = np.lib.stride_tricks.sliding_window_view(is_small[:-1], in_row)
+    windows = np.lib.stride_tricks.sliding_window_view(is_small[:-1], k_n)
     is_quiet = windows.all(axis=1)
-    m = most
+    m = most_lags
     if is_quiet.any():
         first_quiet = max(int(np.argmax(is_quiet)), 1)
-        m = min(2 * first_quiet, most)
+        m = min(2 * first_quiet, most_lags)
 
+    # g and v, both times n, which their ratio does not see.
     lag = np.arange(1, m + 1)
     weight = np.minimum(1.0, 2.0 * (1.0 - lag / m))
     weighted = weight * products[1 : m + 1]
-    slope = 2.0 * (lag @ weighted)  # g
-    level = products[0] + 2.0 * np.sum(weighted)  # v
+    g = 2.0 * (lag @ weighted)
+    v = products[0] + 2.0 * np.sum(weighted)
     with np.errstate(divide="ignore", invalid="ignore"):
-        best = np.cbrt(n * (slope / level) ** 2)
+        best = np.cbrt(n * (g / v) ** 2)
 
     # NaN, of a series that does not vary, stays.
     longest = math.ceil(min(3.0 * math.sqrt(n), n / 3.0))
@@ -271,7 +279,10 @@ def choose_block(influence: FloatArray) -> int:
     """
     n_periods = influence.shape[1]
     least: float = n_periods ** (1.0 / 3.0)
-    moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN is not over 0 either
+
+    # Series that vary; a NaN is not over 0 either.
+    varies = np.ptp(influence, axis=1) > 0.0
+    moving = influence[varies]
     if len(moving) == 0 or n_periods < LEAST_FOR_BLOCKS:
         return math.ceil(least)
 
@@ -286,15 +297,19 @@ def find_small_lags(x: FloatArray, products: FloatArray) -> BoolArray:
     ``products`` (n_lags,) are the sums of the products of the series with itself, of lag 0 first.
     Each is divided by the squares of the two parts of the series that it compares.
     """
+    # The squares of the series from some number of values on, and of all but as many at its end.
     n = len(x)
     squares_so_far = np.concatenate(([0.0], np.cumsum(x * x)))
-    after = np.minimum(np.arange(1, len(products) + 1), n)
-    squares_of_later = squares_so_far[-1] - squares_so_far[after]
-    squares_of_earlier = squares_so_far[n - after]
+    left_out = np.minimum(np.arange(1, len(products) + 1), n)
+    squares_of_later = squares_so_far[-1] - squares_so_far[left_out]
+    squares_of_earlier = squares_so_far[n - left_out]
+
+    # The bound of noise by Politis and White (2004).
+    bound = 2.0 * math.sqrt(math.log10(n) / n)
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.sqrt(squares_of_later * squares_of_earlier)
         correlations = np.abs(products) / scale
-        is_small: BoolArray = correlations < 2.0 * math.sqrt(math.log10(n) / n)
+        is_small: BoolArray = correlations < bound
     return is_small
 
 

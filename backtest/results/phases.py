@@ -155,6 +155,8 @@ def group_values(values: Any, bins: int | None, title: str) -> Phases:
     """
     labels = [read_label(value, title) for value in values]
     different = sorted({label for label in labels if label is not None})
+
+    # Numbers that are no labels: NaN where one is not known.
     if not are_labels(different):
         numbers = np.full(len(labels), np.nan)
         for k, label in enumerate(labels):
@@ -489,14 +491,17 @@ def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
     counts = np.bincount(places, minlength=n_rows)
 
     def sum_by_phase(values: core.FloatArray) -> core.FloatArray:
+        """Return the sums of values (n_bars,) over the bars of each phase, (n_rows,)."""
         return np.bincount(places, weights=values, minlength=n_rows).astype(np.float64)
 
+    # Log growth of each bar: minus infinity where the account is ruined, 0 after that.
     fields = run.record.account._asdict()
     unit = run.of_account("unit")
     unit_before = np.append(run.tally.first_unit, unit[:-1])
     with np.errstate(divide="ignore"):
         growth = np.log(performance.divide(unit, unit_before, empty=1.0))
 
+    # A phase without bars has no mean.
     gross = np.abs(run.notionals).sum(axis=1)
     leverage = performance.divide(gross, fields["equity"])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -714,6 +719,7 @@ def resample_sums(
     step = max(1, AT_ONCE // n)
     for row in range(0, DRAWS, step):
         count = min(step, DRAWS - row)
+        # A block ends after each sample with the same chance, so that lengths are geometric.
         begins = rng.random((count, n)) < 1.0 / block
         begins[:, 0] = True
 

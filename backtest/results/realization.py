@@ -103,13 +103,18 @@ def sum_days(counts: Sequence[DayCounts], *, is_book: bool) -> dict[str, float]:
 
 
 def count_days(run: RunRecord, fills: Fills, place: int) -> DayCounts:
-    """Return what an instrument, that at a place among them, realized and carried by day."""
+    """Return how many gains and losses of an instrument were realized, or carried, on each day.
+
+    ``fills`` are those of the instrument, which is at ``place`` among all. Days are those of UTC.
+    """
+    # The day of each bar, numbered from 0, and the mean entry after each fill.
     day = run.time // DAY - run.time[0] // DAY
     n_days = int(day[-1]) + 1
     fill_days = day[fills.bar]
     entry = average_entries(fills)
 
     def count(is_event: BoolArray) -> IntArray:
+        """Return the number of some fills on each day, (n_days,)."""
         return np.bincount(fill_days[is_event], minlength=n_days)
 
     # What was sold: closed by an order or a stop.

@@ -467,9 +467,10 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
     Flows need nothing. A run that goes on from another, and has no high of its own, begins with the
     stands of that. Where each stands is money in the settlement currency.
     """
+    # The bars at which the value of a unit is as high as ever before.
     unit = run.of_account("unit")[:stop]
-    highs_before = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))[:-1]
-    bars_of_highs = np.flatnonzero(unit >= highs_before)
+    highs = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))
+    bars_of_highs = np.flatnonzero(unit >= highs[:-1])
     if len(bars_of_highs) == 0:
         return add_gains(run, slice(0, stop), run.before.stands)
 

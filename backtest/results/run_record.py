@@ -223,12 +223,16 @@ class RunRecord(RunData):
         rows: core.IntArray,
         held: Exposures,
     ) -> Spread:
-        """Return how the positions spread the risk at some bars, in blocks of bounded memory."""
+        """Return how the positions spread the risk at some bars, in blocks of bounded memory.
+
+        ``half_life`` of the covariances is in bars, and ``rows`` are the bars, which rise.
+        """
         weights = held.weights[rows]
         ratio = np.empty(len(rows))
         shares = np.empty(weights.shape)
 
         for block in walk_covariances(held.returns, max(half_life, 1.0), rows):
+            # The places in ``rows`` of the bars of the block.
             span = slice(block.first, block.first + len(block.values))
             weights_of_block = weights[span]
             ratio[span] = performance.diversification_ratio(weights_of_block, block.values)

@@ -86,12 +86,16 @@ def count_assets(
     ``final`` (C,) are those at the end: what came later is taken away from the closes before.
     """
     amounts = np.tile(final, (n_bars, 1))
+
+    # Owners are numbered: ``n`` instruments, then the assets of collateral, then others. What is
+    # caused by another entry is in that one already.
     owners = entries["owner"]
     is_asset = (owners >= n) & (owners < n + len(final))
     is_change = is_asset & (entries["kind"] != Event.CAUSED)
     for entry in entries[is_change]:
         row = entry["bar"] - first
-        amounts[:row, entry["owner"] - n] -= entry["quantity"]
+        asset = entry["owner"] - n
+        amounts[:row, asset] -= entry["quantity"]
     return amounts
 
 
@@ -106,11 +110,12 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
         by_instrument = np.zeros(len(names))
         if term in POSITION_TERMS:
             by_instrument = held[term].sum(axis=0)
+        # What no instrument made is of the account itself, unless it is as small as rounding.
         total = account[term].sum()
-        rest = total - by_instrument.sum()
-        if abs(rest) <= DUST * np.abs(account[term]).sum():
-            rest = 0.0
-        columns[term] = np.append(by_instrument, (rest, total))
+        of_account = total - by_instrument.sum()
+        if abs(of_account) <= DUST * np.abs(account[term]).sum():
+            of_account = 0.0
+        columns[term] = np.append(by_instrument, (of_account, total))
 
     index = pd.Index([*names, "account", "total"], name="instrument")
     table = pd.DataFrame(columns, index)

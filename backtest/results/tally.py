@@ -112,15 +112,26 @@ def start_tally(unit: float, equity: float, t: int) -> Tally:
 
 @inlined
 def mark_drawdown(tally: Tally, unit: float, t: int) -> None:
-    """Write the unit value of bar t into the peaks and the deepest drawdown of ``tally``."""
+    """Write the unit value of bar t into the peaks and the deepest drawdown of ``tally``.
+
+    ``peak`` is the highest value so far, at ``peak_bar``. The deepest drawdown fell from
+    ``low_peak``, at bar ``drawdown_peak``, to ``low``, at ``drawdown_trough``, and had recovered at
+    bar ``recovered``, -1 while it has not. ``unit`` is the value of one unit of the account.
+    """
+    # Most bars are neither a peak nor a deeper low.
     peak = tally.peak
     if unit < peak and not is_deeper(peak, tally.low, tally.low_peak, unit):
         return
+
+    # A new peak: a drawdown that there was has recovered.
     if unit >= peak:
-        if tally.low < tally.low_peak and tally.recovered < 0.0:
+        has_fallen = tally.low < tally.low_peak
+        if has_fallen and tally.recovered < 0.0:
             tally.recovered = t
         tally.peak = peak = unit
         tally.peak_bar = t
+
+    # The deepest drawdown so far, which begins anew at each deeper low.
     if is_deeper(peak, tally.low, tally.low_peak, unit):
         tally.low = unit
         tally.low_peak = peak

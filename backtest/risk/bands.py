@@ -161,17 +161,19 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     All prices of a bar are multiplied by one factor, so that its moves from the close before stay
     what they were. Volumes, columns and settlements are those of the bar that is repeated.
     """
-    # Each bar moves from the close of the path before it as it did from the close of the run.
-    before = np.maximum(rows - 1, 0)
-    moves = market.close[rows] / market.close[before]
+    # Each bar moves from the close before it, in the new order, as it did in the run. So its prices
+    # are multiplied by the new close before it over the one in the run.
+    rows_before = np.maximum(rows - 1, 0)
+    moves = market.close[rows] / market.close[rows_before]
     moves[0] = 1.0
     close = market.close[0] * np.cumprod(moves)
-    close_in_run = market.close[before[1:]]
-    factor = np.concatenate([[1.0], close[:-1] / close_in_run])
+    close_before_in_run = market.close[rows_before[1:]]
+    factor = np.concatenate([[1.0], close[:-1] / close_before_in_run])
 
     # Up to the first bar that is drawn the bits are those of the run.
-    is_own = rows == np.arange(len(rows))
-    factor[np.cumprod(is_own) == 1] = 1.0
+    is_in_place = rows == np.arange(len(rows))
+    is_of_run = np.cumprod(is_in_place) == 1
+    factor[is_of_run] = 1.0
 
     fields = market.fields()
     for name in PRICES:
@@ -180,6 +182,7 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     fields["volume"] = market.volume[rows]
     fields["columns"] = {name: values[rows] for name, values in columns}
 
+    # Settlements move in time with the bars that they belong to.
     settlement, place = find_settlements(market, rows, jitter)
     later = market.time - market.time[rows]
     fields["funding_time"] = market.funding_time[settlement] + later[place]
@@ -772,7 +775,12 @@ def describe_event(n_hit: int, n: int, share_of_returns: float) -> dict[str, flo
 
 
 def tabulate_fan(result: Result, values: Any, shuffled: Any) -> pd.DataFrame:
-    """Return the quantiles of both sources by time, at as many closes as a chart shows."""
+    """Return the quantiles of both sources by time, at as many closes as a chart shows.
+
+    ``values`` and ``shuffled`` are equity curves, (n_paths, n_bars): of accounts on resampled
+    markets, and of the account's own returns in another order.
+    """
+    # Some closes at equal distances, the first and the last among them.
     last = len(result.span.closes) - 1
     n_points = min(FAN_POINTS, last + 1)
     points = np.linspace(0, last, n_points)

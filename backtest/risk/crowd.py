@@ -308,16 +308,17 @@ class Crowd:
         of_shorts = average_by_size(leverage, notional, notional < 0.0)
         gap = of_longs - of_shorts
 
+        # Longs are liquidated below the price now, shorts above it.
         ladder = self.ladder(venue, price=price, bins=1000, span=within)
         long = float(ladder["long"].sum())
         short = float(ladder["short"].sum())
         if long == short == 0.0:
-            ratio = math.nan
+            log_ratio = math.nan
         elif min(long, short) > 0.0:
-            ratio = math.log(long / short)
+            log_ratio = math.log(long / short)
         else:
-            ratio = math.copysign(math.inf, long - short)
-        return Skew(within, leverage=gap, liquidations=ratio)
+            log_ratio = math.copysign(math.inf, long - short)
+        return Skew(within, leverage=gap, liquidations=log_ratio)
 
     @core.checked
     def ladder(
@@ -335,30 +336,40 @@ class Crowd:
         now. The index is the middle of each level; ``long``, ``short``, and what is liquidated
         between the price now and the level, ``cumulative``, are notionals at the price now.
         """
-        now = find_price(price, self.price)
-        n = int(core.Range(2, 100_000).check("bins", bins, whole=True))
+        price_now = find_price(price, self.price)
+        n_levels = int(core.Range(2, 100_000).check("bins", bins, whole=True))
         core.check_range("span", span, low=0.0, high=10.0, open_low=True)
+
+        # The price at which each account is liquidated, NaN without one.
         prices = self._find_bankruptcy_prices()
         if venue is not None:
             prices = self.liquidation_prices(venue)
+        is_liquidated = ~np.isnan(prices)
 
-        notional = self.notional(now)
-        edges = now * np.linspace(max(1.0 - span, 0.0), 1.0 + span, n + 1)
-        levels = {}
-        for name, side in (("long", 1.0), ("short", -1.0)):
-            is_of_side = ~np.isnan(prices) & (side * notional > 0.0)
-            weights = np.abs(notional[is_of_side])
-            levels[name], _ = np.histogram(prices[is_of_side], edges, weights=weights)
+        # The notional of each side whose price lies between two edges.
+        notional = self.notional(price_now)
+        lowest = max(1.0 - span, 0.0)
+        edges = price_now * np.linspace(lowest, 1.0 + span, n_levels + 1)
+        is_long = is_liquidated & (notional > 0.0)
+        is_short = is_liquidated & (notional < 0.0)
+        sizes = np.abs(notional)
+        longs, _ = np.histogram(prices[is_long], edges, weights=sizes[is_long])
+        shorts, _ = np.histogram(prices[is_short], edges, weights=sizes[is_short])
 
         # A fall from the price now to a level liquidates longs, a rise shorts. So longs are summed
         # up from the price now downwards, and shorts upwards.
         middle = 0.5 * (edges[:-1] + edges[1:])
-        is_below = middle < now
-        longs_below = np.where(is_below, levels["long"], 0.0)
-        shorts_above = np.where(is_below, 0.0, levels["short"])
+        is_below = middle < price_now
+        longs_below = np.where(is_below, longs, 0.0)
+        shorts_above = np.where(is_below, 0.0, shorts)
         by_fall = np.cumsum(longs_below[::-1])[::-1]
         by_rise = np.cumsum(shorts_above)
-        levels["cumulative"] = np.where(is_below, by_fall, by_rise)
+
+        levels = {
+            "long": longs,
+            "short": shorts,
+            "cumulative": np.where(is_below, by_fall, by_rise),
+        }
         return pd.DataFrame(levels, pd.Index(middle, name="price"))
 
     def _find_bankruptcy_prices(self) -> core.FloatArray:
@@ -389,17 +400,21 @@ def find_liquidation_prices(
 
     ``beside`` is the equity of each account without its position, in the settlement currency.
     """
+    # The contract value at which equity is the maintenance margin, NaN where there is none.
     rules = margins.read_rules(venue)
     root = margins.compute_liquidation_value(rules, quantity, entry, beside, 1.0)
+
+    # Without such a value an account either never fails, or fails at any price, its entry too.
+    # There it is liquidated.
     signed_notional = quantity * entry
     needed = margins.compute_maintenance(rules, np.abs(signed_notional), 1.0)
     is_failing = beside + signed_notional <= needed * (1.0 + TOLERANCE)
-
-    # What fails at its entry already, at any price, is liquidated there.
     fails_always = np.isnan(root) & is_failing
     value = np.where(fails_always, entry, root)
+
     price = price_of(venue.contract, value)
-    return np.asarray(np.where(quantity == 0.0, np.nan, price))
+    is_held = quantity != 0.0
+    return np.asarray(np.where(is_held, price, np.nan))
 
 
 def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
@@ -538,23 +553,29 @@ def draw_entries(
     n_recent = max(1, length // market.interval)
     recent = slice(-n_recent, None)
     close = market.close[recent]
-    lowest, highest = find_extremes_after(market.low[recent], market.high[recent])
+    last = len(close) - 1
 
-    # A uniform number falls into a bar with a chance in proportion to its volume.
+    # The extremes after each bar, and the factors of the entry price at which accounts would fail.
+    lowest, highest = find_extremes_after(market.low[recent], market.high[recent])
+    long_fails, short_fails = find_failing_moves(1.0 / leverage, margin, is_inverse=is_inverse)
+
+    # A uniform number falls into a bar with a chance in proportion to its volume. Bars without any
+    # volume are equally likely.
     volume = market.volume[recent].astype(np.float64)
     if not volume.sum() > 0.0:
         volume = np.ones(len(close))
     edges = np.cumsum(volume) / np.sum(volume)
 
-    long_fails, short_fails = find_failing_moves(1.0 / leverage, margin, is_inverse=is_inverse)
-    last = len(close) - 1
-    bars = np.full(len(leverage), last)
-    waiting = np.arange(len(leverage))  # accounts that have not survived a draw
+    # The bar of each account's entry, and the accounts that have not survived a draw yet.
+    n_accounts = len(leverage)
+    bars = np.full(n_accounts, last)
+    waiting = np.arange(n_accounts)
     for _ in range(ROUNDS):
         uniforms = rng.random(len(waiting))
         drawn = np.searchsorted(edges, uniforms, side="right").clip(max=last)
-        long_survives = lowest[drawn] > close[drawn] * long_fails[waiting]
-        short_survives = highest[drawn] < close[drawn] * short_fails[waiting]
+        entry = close[drawn]
+        long_survives = lowest[drawn] > entry * long_fails[waiting]
+        short_survives = highest[drawn] < entry * short_fails[waiting]
         survives = np.where(is_long[waiting], long_survives, short_survives)
 
         bars[waiting[survives]] = drawn[survives]

@@ -621,15 +621,19 @@ class Books:
         return value
 
     def drop_losses(self, rows: IntArray) -> float:
-        """Forgive closed accounts what they lack, and return the sum."""
+        """Write off the bad debt of those of some accounts that hold nothing; return its sum.
+
+        Their cash goes up to 0, and ``lost`` by as much.
+        """
         has_positions = self.quantity[rows] != 0.0
         has_coins = self.coins[rows] != 0.0
-        has_any = np.any(has_positions | has_coins, axis=1)
-        flat = rows[~has_any]
-        lacks = np.maximum(-self.cash[flat], 0.0)
-        self.lost[flat] += lacks
-        self.cash[flat] += lacks
-        return float(np.sum(lacks))
+        holds_any = np.any(has_positions | has_coins, axis=1)
+        closed = rows[~holds_any]
+
+        bad_debts = np.maximum(-self.cash[closed], 0.0)
+        self.lost[closed] += bad_debts
+        self.cash[closed] += bad_debts
+        return float(np.sum(bad_debts))
 
     def deleverage(
         self,
@@ -686,22 +690,27 @@ class Books:
         """Return the contracts taken from each account, the highest ADL rank first.
 
         The rank is return * leverage for an account in profit, return / leverage for one in loss.
+        ``total`` contracts are taken, at a contract value of ``value``.
         """
         quantity = self.quantity[others, 0]
         size = np.abs(quantity)
         entry = self.entry[others, 0]
         notional = size * np.abs(entry)
         gain = quantity * (value - entry) / notional
+
+        # Without equity the leverage is huge, but not infinite.
         worth = self.cash[others] + quantity * value
-        equity = np.maximum(worth, 1e-12 * notional)  # without equity the leverage is huge
+        equity = np.maximum(worth, 1e-12 * notional)
         leverage = size * abs(value) / equity
         rank = np.where(gain > 0.0, gain * leverage, gain / leverage)
 
+        # The queue is served in its order until the total is taken: of each account what is left of
+        # the total after those before it, at most all it has.
         order = np.argsort(-rank, kind="stable")
-        # The queue is served in its order until the total is taken.
-        before = np.cumsum(size[order]) - size[order]
+        sizes = size[order]
+        taken_before = np.cumsum(sizes) - sizes
         taken = np.empty(len(others))
-        taken[order] = np.clip(total - before, 0.0, size[order])
+        taken[order] = np.clip(total - taken_before, 0.0, sizes)
         return taken
 
     def _take_pro_rata(

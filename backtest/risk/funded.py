@@ -131,11 +131,15 @@ def find_floors(
     if rules.trailing is None:
         return np.full(wealth.close.shape, 1.0 - rules.max_loss)
 
+    # What the floor trails: the highest inside bars, or the closes of days, which are known in the
+    # first bar of the next day. It begins at the capital, 1.
     peaks = wealth.most
     if rules.trailing == "close":
         peaks = np.where(find_first_bars(day), wealth.before, 1.0)
     highest = np.maximum.accumulate(np.maximum(peaks, 1.0), axis=1)
     floor = highest - rules.max_loss
+
+    # A floor may stop to rise at some profit.
     if rules.locked is None:
         return np.asarray(floor)
     return np.asarray(np.minimum(floor, 1.0 + rules.locked))
@@ -146,25 +150,28 @@ def find_passes(
     wealth: Wealth,
     day: core.IntArray,
 ) -> core.BoolArray:
-    """Return whether the most of a bar reaches the target, under the rules of days.
+    """Return in which bars the challenge is passed, (n_paths, n_bars): the target is reached.
 
-    A target or a share that is met to rounding is met.
+    ``wealth`` is in parts of the capital, and ``day`` (n_bars,) numbers the days. The highest of a
+    bar counts. A target or a share that is met to rounding is met.
     """
+    # The target, not before the least number of days.
     is_passed = wealth.most >= 1.0 + rules.target - 1e-12
-    is_passed &= day - day[0] + 1 >= rules.min_days
+    days_so_far = day - day[0] + 1
+    is_passed &= days_so_far >= rules.min_days
     if rules.consistency is None:
         return np.asarray(is_passed)
 
-    # The best profit of a day: of the days before, at their last closes, and of this one so far.
+    # The best profit of a day before: those of days are known in their last bars.
     is_last = np.append(np.diff(day) != 0, False)
     profits_so_far = wealth.close - wealth.opened
     profits = np.where(is_last, profits_so_far, -np.inf)
     none_before = np.full((len(profits), 1), -np.inf)
     profits_before = np.concatenate([none_before, profits[:, :-1]], axis=1)
     best_before = np.maximum.accumulate(profits_before, axis=1)
-    best = np.maximum(best_before, wealth.most - wealth.opened)
 
-    # No day may have more than its share of the whole profit.
+    # No day, that of the bar included, may have more than its share of the whole profit.
+    best = np.maximum(best_before, wealth.most - wealth.opened)
     allowed = rules.consistency * (wealth.most - 1.0) + 1e-12
     return np.asarray(is_passed & (best <= allowed))
 
@@ -355,31 +362,35 @@ def passing_probability(  # noqa: PLR0913 - as the method
         span = core.format_duration(paths.horizon)
         raise core.ParameterError(f"days must be at most the {span} of the paths, got {days}")
 
-    # Bars of the challenge: the days since the start at their ends, and the account's own days.
+    # The bars of the challenge, by the day since the start in which each ends, from 1 on.
     calendar = paths.calendar
-    since_start = (calendar.time[1:] - calendar.time[0]) / DAY
-    passed = np.ceil(since_start).astype(np.int64)
-    passed = passed[passed <= days]
+    days_since_start = (calendar.time[1:] - calendar.time[0]) / DAY
+    day_of_bar = np.ceil(days_since_start).astype(np.int64)
+    day_of_bar = day_of_bar[day_of_bar <= days]
+    bars = len(day_of_bar)
 
-    bars = len(passed)
+    # The account's own days begin at its hour: the limit of a day's loss counts in these.
     zone = test.account.day
-    day = number_days(calendar.time[1 : bars + 1], zone)
+    account_day = number_days(calendar.time[1 : bars + 1], zone)
 
+    # What each path comes to. Equity at closes, its lowest and highest inside bars, and that at the
+    # open of the day, each (n_paths, bars) in parts of the capital.
     decided = []
     count = core.Whole(1).check("threads", threads)
     for lives in runner.run_chunks(threads=count, progress=progress):
         records = (lives.wealth, lives.least, lives.most, lives.day_open)
         wealth = [record[:, :bars] / runner.account.capital for record in records]
-        decided.append(decide_outcomes(rules, wealth, day))
-
+        decided.append(decide_outcomes(rules, wealth, account_day))
     blocks = zip(*decided, strict=True)
     outcomes = Outcomes(*map(np.concatenate, blocks))
 
-    # What is undecided to the end spends all days, and is of the day after the last in by_day.
-    spent = passed[np.minimum(outcomes.bar, bars - 1)]
-    last_day = int(passed[-1])
-    end_days = np.append(passed, last_day + 1)[outcomes.bar]
-    rows = {"paths": describe_outcomes(outcomes, spent)}
+    # What is undecided to the end has a bar after the last. It takes all days, and in ``by_day`` it
+    # is of the day after the last.
+    days_taken = day_of_bar[np.minimum(outcomes.bar, bars - 1)]
+    last_day = int(day_of_bar[-1])
+    end_days = np.append(day_of_bar, last_day + 1)[outcomes.bar]
+
+    rows = {"paths": describe_outcomes(outcomes, days_taken)}
     past = decide_past(rules, runner, bars, zone)
     if past is not None:
         rows["history"] = describe_outcomes(*past)

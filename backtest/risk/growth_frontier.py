@@ -306,7 +306,12 @@ def leverage_frontier(
     compile: bool = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
 ) -> LeverageFrontier:
-    """Answer :meth:`backtest.Backtest.leverage_frontier`, which documents it."""
+    """Answer :meth:`backtest.Backtest.leverage_frontier`, which documents it.
+
+    An account of each size of a grid is simulated on three sources: paths with the drift, the same
+    paths without one, and history.
+    """
+    # The same seed, so that the two sets of paths differ in their drift alone.
     market = plain(conditions).market
     drawn = []
     for rate in (drift, 0.0):
@@ -319,54 +324,60 @@ def leverage_frontier(
             drift=rate,
         )
         drawn.append(batch)
-    sizes = choose_grid(policy, conditions, drawn[0])
-    sources = {name_source(paths_drawn): paths_drawn for paths_drawn in drawn}
+    with_drift = drawn[0]
+    sources = {name_source(batch): batch for batch in drawn}
 
+    # Sizes are leverages of a position that is held, or factors of the policy's leverage.
+    sizes = choose_grid(policy, conditions, with_drift).tolist()
     account = conditions.account
     capital = float(account.capital + account.reserve)
     terms = Terms(
         policy=policy,
         conditions=conditions,
-        bars=r.read_horizons(drawn[0], horizon)[horizon],
+        bars=r.read_horizons(with_drift, horizon)[horizon],
         years=core.parse_duration(horizon) / YEAR,
         capital=capital,
         compile=compile,
     )
 
-    n_grid = len(sizes) * (len(sources) + 1)  # history has no sizes between
+    # Progress counts simulations: the grid on paths and on history, and on paths the sizes between
+    # those of the grid, by which the best one is refined.
+    n_grid = len(sizes) * (len(sources) + 1)
     total = n_grid + REFINED * len(sources)
     count = itertools.count(1)
 
     def report() -> None:
         core.report_progress(progress, min(next(count), total), total)
 
+    # By source and size. History may be too short.
     outcomes: dict[str, dict[float, Outcomes]] = {}
-    for source, paths_drawn in sources.items():
-        outcomes[source] = run_on_paths(terms, paths_drawn, sizes.tolist(), report)
-    past = simulate_history(terms, drawn[0], sizes.tolist(), report)
+    for source, batch in sources.items():
+        outcomes[source] = run_on_paths(terms, batch, sizes, report)
+    past = simulate_history(terms, with_drift, sizes, report)
     if past:
         outcomes[HISTORY] = past
 
     # The sizes of the grid are rows. Sizes between them, such as the best one, are not.
     rows: dict[tuple[str, float], dict[str, float]] = {}
     for source, of_sizes in outcomes.items():
-        for size in sizes.tolist():
+        for size in sizes:
             if size in of_sizes:
                 rows[source, size] = describe_outcomes(of_sizes[size])
-
     label = name_size(policy)
     index = pd.MultiIndex.from_tuples(rows, names=["source", label])
     table = pd.DataFrame(list(rows.values()), index=index)
 
+    # The best size of each source is a row of its own table.
     described = {}
     for source, of_sizes in outcomes.items():
         described[source] = describe_best(of_sizes, seed)
     best = pd.DataFrame(described).T.rename_axis("source")
     types = dict.fromkeys(best, float) | {"is_at_end": bool}
+
     settings = r.describe_terms(policy or "one position, held", conditions) | {
         "horizon": horizon,
         "drift": next(iter(sources)),
-        "paths": drawn[0].describe(),
+        "paths": with_drift.describe(),
     }
     return LeverageFrontier(
         table,

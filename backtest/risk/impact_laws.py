@@ -129,14 +129,21 @@ def find_volume(
     market: Market | None,
     contract: Contract,
 ) -> float | None:
-    """Return the volume per day, by default of a market's last 30 days, in money."""
+    """Return the volume per day in money: as given, or that of a market's last 30 days.
+
+    None without either: the caller decides what that means.
+    """
     if volume is not None:
         return core.check_range("volume", volume, low=0.0, open_low=True)
     if market is None or not np.any(market.volume > 0.0):
         return None
+
+    # Volumes are in contracts, each worth its value at the close.
     rows = find_window(market)
     value = value_of(contract, market.close[rows])
     money = market.volume[rows] * np.abs(value)
+
+    # Days as far as the bars go; of sessions, those on which there was trading.
     days = len(money) * market.interval / DAY
     if market.sessions:
         trading_days = np.unique(market.time[rows] // DAY)

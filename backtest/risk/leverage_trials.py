@@ -152,7 +152,10 @@ class PathTrials:
         stop: int,
         size: float,
     ) -> BlockCount:
-        """Return what paths ``first`` to ``stop`` do to a size, which are run once."""
+        """Return how many of the paths from ``first`` on, before ``stop``, lose a size.
+
+        A size is a leverage. Each block of paths is run once, and its counts are kept.
+        """
         key = (size, first, stop)
         if key not in self.blocks:
             lives = self.keep(size).run_block(first, stop)
@@ -362,26 +365,36 @@ def search_grid(
     chance: float,
     progress: Progress | None,
 ) -> Searched:
-    """Return the largest size of each source on a grid; the smallest is confirmed on all paths."""
+    """Return the largest leverage of each source whose probability of a loss is at most ``chance``.
+
+    ``sizes`` are the grid of leverages, which rise. A search uses some of the paths of a source.
+    The smallest leverage of all sources is what counts, so it is confirmed on all paths of its own.
+    """
     rows: dict[str, dict[str, Any]] = {}
-    columns: dict[str, list[float]] = {}
-    for done, source in enumerate(trials):
-        core.report_progress(progress, done, len(trials))
+    shares_by_source: dict[str, list[float]] = {}
+    for n_done, source in enumerate(trials):
+        core.report_progress(progress, n_done, len(trials))
         row, shares = search_leverage(source, sizes, chance)
         rows[source.name] = row
-        columns[source.name] = shares
+        shares_by_source[source.name] = shares
 
-    # The smallest is measured on all paths, which may make another one the smallest.
-    models = {}
+    # To confirm a leverage writes into its row. That may make another source the smallest, which is
+    # confirmed next, until the smallest has been. History has no more paths than it has.
+    unconfirmed = {}
     for source in trials:
         if not isinstance(source, HistoryTrials):
-            models[source.name] = source
-    least = min(rows, key=lambda name: rows[name]["leverage"])
-    while least in models:
-        confirm(models.pop(least), rows[least], chance, most=float(sizes[-1]))
-        least = min(rows, key=lambda name: rows[name]["leverage"])
+            unconfirmed[source.name] = source
+
+    def find_smallest() -> str:
+        return min(rows, key=lambda name: rows[name]["leverage"])
+
+    smallest = find_smallest()
+    while smallest in unconfirmed:
+        source = unconfirmed.pop(smallest)
+        confirm(source, rows[smallest], chance, most=float(sizes[-1]))
+        smallest = find_smallest()
     core.report_progress(progress, len(rows), len(rows))
-    return Searched(sizes, rows, columns)
+    return Searched(sizes, rows, shares_by_source)
 
 
 def bisect_leverage(

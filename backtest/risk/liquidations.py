@@ -97,40 +97,49 @@ def reduce_lives(
     ended: core.IntArray,
     find_left: Callable[[core.FloatArray], core.FloatArray],
 ) -> PathEvents:
-    """Return the events until the bars at which paths have ``ended`` by a default of the venue.
+    """Return what happened to accounts on paths, from the blocks in which these are simulated.
 
-    ``bars`` are those of each horizon, ``last`` the last closes of history by instrument, and
-    ``ended`` (n_paths,) the number of bars without a default. ``find_left`` returns the wealth that
-    a default leaves of that before it. Blocks are read one after the other, and none is kept.
+    ``bars`` is the number of bars of each horizon, ``last`` the last closes of history by
+    instrument, and ``ended`` (n_paths,) the number of bars before the venue defaults on each path.
+    ``find_left`` returns the wealth that a default leaves of that before it. Blocks are read one
+    after the other, and none is kept.
     """
     at_horizon = np.array(bars) - 1
     firsts: dict[str, list[core.IntArray]] = {kind: [] for kind in EVENTS}
     wealths = []
     debts = []
     shown = []
+
+    # By bar, sums over the paths that are liquidated: of prices, and of wealth.
     doomed = np.zeros((2, 1))
     n_doomed = 0
     for block in lives:
-        n, n_bars = block.wealth.shape
-        ends = ended[block.first : block.first + n]
+        # Arrays of a block are (n_paths, n_bars).
+        n_paths, n_bars = block.wealth.shape
+        ends = ended[block.first : block.first + n_paths]
         wealth, is_over = end_by_default(block.wealth, ends, find_left)
 
-        # Nothing happens to an account after the default.
-        liquidation = find_first(np.where(is_over, 0.0, block.liquidations))
-        firsts["p_liquidation"].append(liquidation)
-        firsts["p_ruin"].append(find_first(np.where(is_over, 0.0, block.is_ruined)))
-        firsts["p_margin_call"].append(find_first(np.where(is_over, 0.0, block.calls)))
+        # The first bar of each event. Nothing happens to an account after the default.
+        liquidations = np.where(is_over, 0.0, block.liquidations)
+        ruins = np.where(is_over, 0.0, block.is_ruined)
+        calls = np.where(is_over, 0.0, block.calls)
+        first_liquidation = find_first(liquidations)
+        firsts["p_liquidation"].append(first_liquidation)
+        firsts["p_ruin"].append(find_first(ruins))
+        firsts["p_margin_call"].append(find_first(calls))
         firsts["p_default"].append(ends)
+
+        # What there is at each horizon, (n_horizons, n_paths), and some paths as a whole.
         debt = np.cumsum(np.where(is_over, 0.0, block.bad_debt), axis=1)
         wealths.append(wealth[:, at_horizon].T)
         debts.append(debt[:, at_horizon].T)
         if block.first < SHOWN:
             shown.append(wealth[: SHOWN - block.first])
 
-        # The mean price and wealth of what is liquidated on the way.
-        is_doomed = liquidation < n_bars
+        # Prices over those of today, as the mean of all instruments.
+        is_doomed = first_liquidation < n_bars
         relative_closes = block.closes[:, is_doomed] / last[:, None, None]
-        price = np.mean(relative_closes, axis=0)  # of all instruments
+        price = np.mean(relative_closes, axis=0)
         sums = [np.sum(price, axis=0), np.sum(wealth[is_doomed], axis=0)]
         doomed = doomed + np.array(sums)
         n_doomed += int(np.sum(is_doomed))
@@ -215,13 +224,16 @@ def describe_horizon(
     ``days`` (n_bars,) are those from the start to each close. ``probability``, which may be that of
     history, is NaN: the caller fills it in.
     """
-    lost = np.minimum.reduce([events.firsts[kind] for kind in LOSSES])
-
+    # The share of paths with each event before the horizon, and with any loss. ``firsts`` are the
+    # bars of the first events, after the last bar where there is none.
+    first_loss = np.minimum.reduce([events.firsts[kind] for kind in LOSSES])
     row: dict[str, Any] = {"probability": math.nan}
-    for kind, first in {BY_MODEL: lost, **events.firsts}.items():
-        hits = int(np.sum(first < bars))
-        row |= describe_share(kind, hits, len(first), confidence)
+    for kind, first in {BY_MODEL: first_loss, **events.firsts}.items():
+        n_paths = len(first)
+        n_hit = int(np.sum(first < bars))
+        row |= describe_share(kind, n_hit, n_paths, confidence)
 
+    # What is left at the horizon.
     row["bad_debt"] = float(np.mean(events.bad_debt[k]))
     for name, quantile in QUANTILES.items():
         row[name] = float(np.quantile(events.wealth[k], quantile))
@@ -661,6 +673,8 @@ def measure_risk(
     bars = read_horizons(runner.paths, terms.horizons)
     runner = add_bridges(runner)
     paths = runner.paths
+
+    # The closes of the bars of the paths: their times, and the days since today.
     later = paths.time[1:]
     days = np.diff(paths.calendar.time).cumsum() / DAY
 
@@ -676,10 +690,13 @@ def measure_risk(
     events = reduce_lives(lives, [*bars.values()], last, ended, find_left)
     no_fill = explain_no_fill(runner, events)
 
-    # History beside them, with a row per horizon.
+    # History beside them: the same account, begun at past days. Where the volatility now is low for
+    # the year, the model begins from it and history says more.
     past = runner.find_past(max(bars.values()), least=min(bars.values()))
     calm = runner.measure_calm()
     is_calm = runner.resume is None and any(ratio < CALM for ratio in calm.values())
+
+    # A row per horizon.
     table = tabulate_horizons(
         runner,
         events,
@@ -702,6 +719,7 @@ def measure_risk(
         settings |= {"default_rate": terms.default_rate, "recovery": terms.recovery}
     settings["paths"] = paths.describe()
 
+    # The mean way of the paths that are liquidated, and the quantiles of all.
     typical = None
     if events.doomed is not None:
         typical = pd.DataFrame(events.doomed.T, later, ["price", "equity"])
@@ -748,9 +766,13 @@ def measure_hazard(firsts: core.IntArray, days: core.FloatArray) -> pd.DataFrame
 
     ``firsts`` are the bars of the first liquidations, ``days`` those from the start to each close.
     """
-    day = np.ceil(days - 1e-9).astype(np.int64)  # a close at midnight is of the day before
-    liquidated = firsts[firsts < len(day)]
-    counts = np.bincount(day[liquidated] - 1, minlength=int(day[-1]))
+    # Days from 1 on. A close at midnight is of the day before, also where rounding puts it later.
+    day = np.ceil(days - 1e-9).astype(np.int64)
+    n_days = int(day[-1])
+
+    # A path without a liquidation has a bar after the last one.
+    bars = firsts[firsts < len(day)]
+    counts = np.bincount(day[bars] - 1, minlength=n_days)
     liquidated_so_far = np.cumsum(counts)
     liquidated_before = np.concatenate([[0], liquidated_so_far[:-1]])
     at_risk = len(firsts) - liquidated_before

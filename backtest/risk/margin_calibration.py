@@ -625,12 +625,13 @@ class Tries:
         rule = self.rule.override({self.name: value})
         is_over, is_known = self.past.find_over(rule)
         is_over = is_over[is_known]
-        count = len(is_over) - self.window + 1
-        if count < 1:
+        n_windows = len(is_over) - self.window + 1
+        if n_windows < 1:
             return math.nan, 0
+
         windows = np.lib.stride_tricks.sliding_window_view(is_over, self.window)
         has_shortfall = windows.any(axis=1)
-        return float(np.mean(has_shortfall)), count
+        return float(np.mean(has_shortfall)), n_windows
 
     def find_margin_today(self, value: float) -> float:
         """Return the margin per notional at the last close of history."""

@@ -422,7 +422,11 @@ def compare_margin(
     seed: Annotated[int, core.Whole(0)] = 0,
     progress: Progress | None = None,
 ) -> MarginComparison:
-    """Answer :meth:`backtest.Backtest.compare_margin`, which documents it."""
+    """Answer :meth:`backtest.Backtest.compare_margin`, which documents it.
+
+    Each rule is measured in three ways: how much it asks for and how it moves with the market, how
+    often it covered the move of a day, and what accounts lose under it.
+    """
     market, venue = read_one_market(engine.plain(conditions), "compare_margin")
     COVERAGE.check("coverage", coverage)
     core.Whole(1).check("accounts", accounts)
@@ -430,6 +434,7 @@ def compare_margin(
     core.Whole(0).check("seed", seed)
     chosen = read_rules(rules)
 
+    # The margin that each rule asks for, as a share of the notional: by day, and by bar.
     days = by_rule.read_days(market)
     levels = {}
     for name, rule in chosen.items():
@@ -438,50 +443,53 @@ def compare_margin(
     # The days on which every rule is known, and those after which all have warmed up. From the
     # first bar after these, all rules are in force.
     unknown = [np.isnan(of_rule.daily) for of_rule in levels.values()]
-    known = ~np.any(unknown, axis=0)
+    is_known = ~np.any(unknown, axis=0)
     warm_up = max(map(count_warm_up, chosen.values()))
-    is_warm = find_warm(known, warm_up, market)
-    closes = market.mark_close[days.rows][known]
+    is_warm = find_warm(is_known, warm_up, market)
     first_warm = days.time[is_warm][0]
-    first = int(np.searchsorted(market.time, first_warm))
+    first_bar = int(np.searchsorted(market.time, first_warm))
 
-    ahead = None
+    # All rules are compared on the same paths and the same accounts.
+    future = None
     if paths:
-        ahead = simulate_paths(
+        future = simulate_paths(
             market,
             model,
             paths=paths,
             horizon=horizon,
             seed=seed,
         )
+    drawn = draw_accounts(accounts, market.n_bars, seed)
+    closes = market.mark_close[days.rows][is_known]
 
     rows: list[dict[str, Any]] = []
     covered: list[dict[str, Any]] = []
     lost: list[dict[str, Any]] = []
-    drawn = draw_accounts(accounts, market.n_bars, seed)
-    for done, (name, rule) in enumerate(chosen.items(), 1):
-        in_force = levels[name].by_bar
-        daily = levels[name].daily
+    for n_done, (name, rule) in enumerate(chosen.items(), 1):
+        level = levels[name]
         inner = find_inner(rule)
-        of_inner = measure_levels(inner, days, market.time, venue).by_bar[first:]
 
-        measures = measure_procyclicality(daily[is_warm], in_force[first:])
-        mean_of_inner = float(np.mean(of_inner))
+        # How much it asks for, and what a buffer around another rule costs more than that rule.
+        level_of_inner = measure_levels(inner, days, market.time, venue)
+        mean_of_inner = float(np.mean(level_of_inner.by_bar[first_bar:]))
+        measures = measure_procyclicality(level.daily[is_warm], level.by_bar[first_bar:])
         cost = measures["mean"] / mean_of_inner - 1.0
         rows.append({"rule": name, **measures, "cost": cost})
 
+        # How often it covered a move. The brackets of the venue, None, promise no coverage.
         if rule is not None:
             period, share = find_promise(rule, inner, coverage)
-            of_sides = measure_coverage(daily[known], closes, period, share)
+            of_sides = measure_coverage(level.daily[is_known], closes, period, share)
             covered += [{"rule": name, **row} for row in of_sides]
 
+        # What accounts lose under it.
         prices = read_prices(market)
-        outcome = simulate_accounts(prices, in_force[:, None], venue, drawn)
+        outcome = simulate_accounts(prices, level.by_bar[:, None], venue, drawn)
         lost.append({"rule": name, "where": "history", **outcome})
-        if ahead is not None:
-            outcome = run_on_paths(rule, market, ahead, venue, seed)
+        if future is not None:
+            outcome = run_on_paths(rule, market, future, venue, seed)
             lost.append({"rule": name, "where": "paths", **outcome})
-        core.report_progress(progress, done, len(chosen))
+        core.report_progress(progress, n_done, len(chosen))
 
     settings: dict[str, Any] = {
         "rules": write_rules(chosen),
@@ -489,12 +497,12 @@ def compare_margin(
         "coverage": coverage,
         "accounts": accounts,
     }
-    if ahead is not None:
-        settings["paths"] = ahead.describe()
+    if future is not None:
+        settings["paths"] = future.describe()
 
     level_table = pd.DataFrame(
-        {name: of_rule.daily[known] for name, of_rule in levels.items()},
-        index=core.utc_index(days.time[known]),
+        {name: of_rule.daily[is_known] for name, of_rule in levels.items()},
+        index=core.utc_index(days.time[is_known]),
     )
     return MarginComparison(
         table=pd.DataFrame(rows).set_index("rule"),

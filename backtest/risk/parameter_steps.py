@@ -22,7 +22,7 @@ from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.shown_growth import choose_shown_growth, describe_start
 from backtest.search import equal_risk
-from backtest.sweep import VariedTest, check_sets, read_runs
+from backtest.sweep import Rows, VariedTest, check_sets, read_runs
 from backtest.sweep.sets import SIGNAL, Setting, find_condition
 
 SMALL = 0.1
@@ -186,7 +186,12 @@ def step_parameters(
     is_compiled: Compile,
     progress: Progress | None,
 ) -> ParameterSensitivity:
-    """Return the sensitivity of an account to the parameters of its policy and signal."""
+    """Return the sensitivity of an account to the parameters of its policy and signal.
+
+    Each parameter is moved by some steps, the others stay. The account runs once as it is and once
+    for each step. Raises ParameterError without a parameter to move, PolicyError if the account as
+    it is fails.
+    """
     if isinstance(policy, Mapping):
         raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
     runs = read_runs(test, policy, compile=bool(is_compiled))
@@ -207,39 +212,17 @@ def step_parameters(
     sets = check_sets(runs.varied, columns)
 
     evaluator = runs.make(runs.market, runs.test.signal, "core")
-    found = evaluator.evaluate(sets, returns=True, progress=progress)
-    is_whole = not found.errors[0] and found.done.all()
-    if not is_whole or found.returns is None:
-        raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
+    measured = evaluator.evaluate(sets, returns=True, progress=progress)
+    is_whole = not measured.errors[0] and measured.done.all()
+    if not is_whole or measured.returns is None:
+        raise core.PolicyError(f"the policy as given failed: {measured.errors[0]}")
 
-    # Log growth a year of each set, and log returns by sampling period; a ruin is minus infinity.
-    metrics = found.metrics
-    is_ruined = metrics["ruined"] > 0.0
     start = int(runs.market.time[runs.first])
     years = (runs.market.end - start) / (YEAR_DAYS * DAY)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        growth = np.log1p(metrics["total_return"]) / years
-        growth[is_ruined] = -np.inf
-        logs = np.log1p(found.returns.T)
-    growth_today = float(growth[0])
+    growth_today, table = tabulate_steps(steps, measured, years)
+
+    # What the policy earns over constant leverage: a step is judged by how much of it is lost.
     edge = measure_edge(evaluator.replay(today), growth_today, years)
-
-    table = pd.DataFrame(
-        {
-            "parameter": [step.name for step in steps],
-            "value": [write_value(step.value) for step in steps],
-            "step": [step.size for step in steps],
-            "is_clipped": [step.is_clipped for step in steps],
-            "growth": growth[1:],
-            "sharpe": metrics["sharpe"][1:],
-            "max_drawdown": metrics["max_drawdown"][1:],
-            "change": growth[1:] - growth[0],
-            "error": measure_errors(logs[1:] - logs[0], years),
-            "ruined": is_ruined[1:],
-            "fault": found.errors[1:],
-        }
-    ).set_index(["parameter", "value"])
-
     judged: dict[Any, list[str]] = {}
     for parameter, rows in table.groupby(level=0, sort=False):
         value = write_value(today[str(parameter)])
@@ -296,6 +279,43 @@ def measure_errors(gaps: core.FloatArray, years: float) -> core.FloatArray:
         block = choose_block(known_gaps)
         errors[known] = resampling_error(known_gaps, block) * n_returns / years
     return errors
+
+
+def tabulate_steps(
+    steps: Sequence[Step],
+    measured: Rows,
+    years: float,
+) -> tuple[float, pd.DataFrame]:
+    """Return the growth of the account as it is, and a table with a row a step.
+
+    ``measured`` are the sets of an evaluation over some ``years``: the account as it is first, then
+    one for each step. Growth is logarithmic, per year; that of a ruined account is minus infinity.
+    """
+    metrics = measured.metrics
+    is_ruined = metrics["ruined"] > 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.log1p(metrics["total_return"]) / years
+        growth[is_ruined] = -np.inf
+
+        # By set and sampling period.
+        log_returns = np.log1p(measured.returns.T)
+
+    table = pd.DataFrame(
+        {
+            "parameter": [step.name for step in steps],
+            "value": [write_value(step.value) for step in steps],
+            "step": [step.size for step in steps],
+            "is_clipped": [step.is_clipped for step in steps],
+            "growth": growth[1:],
+            "sharpe": metrics["sharpe"][1:],
+            "max_drawdown": metrics["max_drawdown"][1:],
+            "change": growth[1:] - growth[0],
+            "error": measure_errors(log_returns[1:] - log_returns[0], years),
+            "ruined": is_ruined[1:],
+            "fault": measured.errors[1:],
+        }
+    )
+    return float(growth[0]), table.set_index(["parameter", "value"])
 
 
 def measure_edge(result: Any, growth: float, years: float) -> float:

@@ -65,15 +65,21 @@ class PastStarts(NamedTuple):
 
 
 def find_yearly_shares(times: core.IntArray, is_lost: core.BoolArray) -> core.FloatArray:
-    """Return the share lost of the 365 days of starts from each on that has so many."""
+    """Return the share of accounts that are lost, for each year of starts.
+
+    Accounts start at ``times`` (n,), in ns and a day apart, and ``is_lost`` (n,) says which are
+    lost. A year is the 365 days from a start on; those that end after the last start are left out.
+    """
+    # The first start after each year.
     ends = np.searchsorted(times, times + YEAR)
     last_end = times[-1] + DAY
     is_full = times + YEAR <= last_end
 
+    # Counts in a year are differences of those so far.
     lost_before = np.concatenate([[0], np.cumsum(is_lost)])
-    lost = lost_before[ends] - lost_before[:-1]
-    starts = ends - np.arange(len(ends))
-    shares = lost[is_full] / starts[is_full]
+    n_lost = lost_before[ends] - lost_before[:-1]
+    n_starts = ends - np.arange(len(ends))
+    shares = n_lost[is_full] / n_starts[is_full]
     return np.asarray(shares)
 
 

@@ -60,17 +60,21 @@ class Draws:
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def draw_rows(self) -> core.FloatArray:
-        """Return the uniform numbers that choose rows, (bars, paths, 2); a longer draw has them."""
-        bars, n = self.shape
-        kept = {} if self.kept is None else self.kept
-        numbers = kept.get((self.block, n))
-        if numbers is not None and len(numbers) >= bars:
-            return numbers[:bars]
+        """Return the uniform numbers that choose rows, (bars, paths, 2).
 
-        numbers = self.generator(ROWS).random((bars, n, 2))
+        Numbers are drawn bar by bar, so those of fewer bars are the first of those of more. A draw
+        is kept by its block for draws of fewer bars, as long as there is room.
+        """
+        n_bars, n_paths = self.shape
+        kept = {} if self.kept is None else self.kept
+        numbers = kept.get((self.block, n_paths))
+        if numbers is not None and len(numbers) >= n_bars:
+            return numbers[:n_bars]
+
+        numbers = self.generator(ROWS).random((n_bars, n_paths, 2))
         size_kept = sum(known.size for known in kept.values())
         if size_kept + numbers.size <= MOST_KEPT:
-            kept[self.block, n] = numbers
+            kept[self.block, n_paths] = numbers
         return numbers
 
     def normals(self, kind: int, part: int = 0) -> core.FloatArray:

@@ -381,19 +381,25 @@ def draw_moves(
     """Write the prices of a parametric model, and their marks, as :func:`draw_rows` does.
 
     ``logs`` of open, high, low and close over the last close, and ``ratios`` of mark over last,
-    have shape (4, paths, bars); ``ratios`` are empty as ``marks`` are.
+    have shape (4, paths, bars); ``ratios`` are empty as ``marks`` are. ``scratch`` is overwritten,
+    in eight rows of bars: it holds both of them of one path, which then lie together in memory.
     """
-    of_path = scratch[:4]
+    n_paths = logs.shape[1]
+    n_bars = logs.shape[2]
+    has_marks = marks.shape[1] > 0
+    logs_of_path = scratch[:4]
     ratios_of_path = scratch[4:8]
-    for path in range(logs.shape[1]):
+    for path in range(n_paths):
         for j in range(4):
-            for t in range(logs.shape[2]):
-                of_path[j, t] = logs[j, path, t]
-        if marks.shape[1] > 0:
+            for t in range(n_bars):
+                logs_of_path[j, t] = logs[j, path, t]
+
+        if has_marks:
             for j in range(4):
-                for t in range(logs.shape[2]):
+                for t in range(n_bars):
                     ratios_of_path[j, t] = ratios[j, path, t]
-        write_prices(of_path, ratios_of_path, last, prices, marks, path)
+
+        write_prices(logs_of_path, ratios_of_path, last, prices, marks, path)
 
 
 @inlined

@@ -87,8 +87,8 @@ def list_opens(history: Market, horizon: int) -> core.IntArray:
     # Of sessions, the opens of a week are repeated in each week that the path touches.
     end = last + horizon
     first_week = last // WEEK
-    after_last_week = end // WEEK + 2
-    weeks = np.arange(first_week, after_last_week, dtype=np.int64) * WEEK
+    stop_week = end // WEEK + 2
+    weeks = np.arange(first_week, stop_week, dtype=np.int64) * WEEK
     opens = (weeks[:, None] + find_week(history)).ravel()
     is_ahead = (opens > last) & (opens <= end)
     return np.concatenate([[last], opens[is_ahead]])

@@ -314,8 +314,10 @@ class PathsRunner(core.Carried):
 
     def run_path(self, i: int) -> Result:
         """Return the result of path i, which is run alone."""
+        # A negative i counts from the last path.
         number = i % self.paths.count
-        joined = self.join(self.paths.draw_all(number, number + 1), 0, number)
+        bars = self.paths.draw_all(number, number + 1)
+        joined = self.join(bars, 0, number)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

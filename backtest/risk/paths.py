@@ -263,10 +263,12 @@ class Paths:
         if bars is not None:
             return bars
 
+        # How much of each common factor is in the moves of the instrument.
         loads = tuple(map(float, self.factor[self.names.index(name)]))
         shape = (self.n_bars, self.block)
         draws = Draws(self.seed, number, shape, self.bridge, loads, self.numbers)
         bars = self.members[name].draw(draws)
+
         if len(kept) >= self.most_kept:
             kept.clear()
         kept[number] = bars

@@ -61,33 +61,40 @@ def replay_risk(
     threads: int,
     progress: Progress | None = None,
 ) -> Replayed:
-    """Return the records of an account's probabilities of loss, by horizon, and of its intervals.
+    """Return how often the forecasts of an account's loss came true in history, by horizon.
 
-    ``told_today`` are the probabilities by horizon, and ``past`` is what became of the accounts
-    that were new at each day of history. At each date a model is fitted to the bars until then, and
-    draws 2,000 paths, for all horizons that are forecast there. Nothing is drawn for horizons with
-    under ten dates.
+    ``told_today`` are the probabilities of loss that are forecast today, by the name of the
+    horizon, and ``past`` is what became of the accounts that were new at each day of history. At
+    each of some past dates a model is fitted to the bars until then, and draws 2,000 paths, for all
+    horizons that are forecast there. Nothing is drawn for horizons with under ten dates.
+
+    Returns a record for each probability, with the one of today, and one for each interval.
     """
     check_replayed(runner)
-    bars = {name: count_bars(runner, name) for name in told_today}
-    plans = plan_dates(runner, bars)
+    bars = {horizon: count_bars(runner, horizon) for horizon in told_today}
+    dates_of = plan_dates(runner, bars)
+
+    # First a record without forecasts for each, which stays where there are too few dates.
     records: dict[str, tuple[sc.Record, float]] = {}
-    for name, told_now in told_today.items():
-        records[name_loss(name)] = leave_untold(runner, plans[name]), told_now
+    for horizon, probability in told_today.items():
+        empty = leave_untold(runner, dates_of[horizon])
+        records[name_loss(horizon)] = empty, probability
 
-    # Horizons with enough dates get a record of what was told there, and what came.
-    is_scored = {name: len(dates) >= sc.LEAST_DATES for name, dates in plans.items()}
-    forecast_plans = {name: dates for name, dates in plans.items() if is_scored[name]}
-    forecasts = forecast_again(runner, past, forecast_plans, threads, progress)
+    # What would have been forecast at the dates.
+    has_enough = {horizon: len(dates) >= sc.LEAST_DATES for horizon, dates in dates_of.items()}
+    scored = {horizon: dates for horizon, dates in dates_of.items() if has_enough[horizon]}
+    forecasts = forecast_again(runner, past, scored, threads, progress)
 
+    # Beside it what came.
     intervals: dict[str, sc.IntervalRecord] = {}
-    for name, dates in forecast_plans.items():
-        told = np.array([forecast.probability for forecast in forecasts[name]])
-        came = find_lost(runner, dates, bars[name])
-        records[name_loss(name)] = make_record(runner, dates, told, came), told_today[name]
-        if is_of_band(name):
-            bands = [forecast.funding for forecast in forecasts[name]]
-            intervals |= score_funding(runner, dates, name, bands)
+    for horizon, dates in scored.items():
+        told = np.array([forecast.probability for forecast in forecasts[horizon]])
+        came = find_lost(runner, dates, bars[horizon])
+        record = make_record(runner, dates, told, came)
+        records[name_loss(horizon)] = record, told_today[horizon]
+        if is_of_band(horizon):
+            bands = [forecast.funding for forecast in forecasts[horizon]]
+            intervals |= score_funding(runner, dates, horizon, bands)
 
     intervals |= score_tails(runner)
     return Replayed(records, intervals)
@@ -107,17 +114,25 @@ def forecast_again(
     """
     # The horizons that are forecast at each date.
     due: dict[int, list[str]] = {}
-    for name, dates in plans.items():
+    for horizon, dates in plans.items():
         for bar in dates.tolist():
-            due.setdefault(bar, []).append(name)
+            due.setdefault(bar, []).append(horizon)
 
-    forecasts: dict[str, list[Forecast]] = {name: [] for name in plans}
+    # Dates rise, so that the forecasts of a horizon come in the order of its dates.
+    forecasts: dict[str, list[Forecast]] = {horizon: [] for horizon in plans}
     numbers: KeptNumbers = {}
-    for done, bar in enumerate(sorted(due), 1):
-        told_there = forecast_at(runner, past, bar, due[bar], numbers=numbers, threads=threads)
-        for name, forecast in told_there.items():
-            forecasts[name].append(forecast)
-        core.report_progress(progress, done, len(due))
+    for n_done, bar in enumerate(sorted(due), 1):
+        forecasts_at_date = forecast_at(
+            runner,
+            past,
+            bar,
+            due[bar],
+            numbers=numbers,
+            threads=threads,
+        )
+        for horizon, forecast in forecasts_at_date.items():
+            forecasts[horizon].append(forecast)
+        core.report_progress(progress, n_done, len(due))
     return forecasts
 
 
@@ -294,12 +309,14 @@ def make_record(
 ) -> sc.Record:
     """Return the record of dates, bars of history: forecasts, what came, and which were calm.
 
-    A date is calm if the market of an instrument that is held is.
+    ``told`` (n_dates,) are the probabilities of a loss that were forecast, and ``came`` whether it
+    came. A date is calm if the market of an instrument that is held is.
     """
     markets = as_markets(runner.paths.history)
     closes = markets.time[dates] + markets.interval
-    weights = runner.list_weights(runner.paths.markets)[:, -1].tolist()
 
+    # The weight of each instrument today: those without one do not count.
+    weights = runner.list_weights(runner.paths.markets)[:, -1].tolist()
     is_calm = np.zeros(len(dates), np.bool_)
     for name, weight in zip(runner.paths.names, weights, strict=True):
         if weight == 0.0:
@@ -332,9 +349,12 @@ def measure_band(paths: Paths) -> core.FloatArray:
     if grid is None or len(paths.names) > 1:
         return UNKNOWN_BAND
 
+    # The settlements of those days. Bar 0 of a path is the last of history: a path begins at its
+    # close.
     rates = paths.draw_rates(min(paths.count, sc.SCORED_PATHS))
     begin = int(paths.calendar.time[0]) + paths.markets.interval
-    stamps = grid.find(int(paths.calendar.time[1]), begin + FUNDING_DAYS * DAY)
+    end = begin + FUNDING_DAYS * DAY
+    stamps = grid.find(int(paths.calendar.time[1]), end)
     n_settlements = min(len(stamps), rates.shape[1])
     if n_settlements == 0:
         return UNKNOWN_BAND
@@ -359,6 +379,7 @@ def score_funding(
     if grid is None or np.isnan(today).any():
         return {}
 
+    # Where the mean rate that came stands in the band of its date.
     market = as_markets(runner.paths.history)[runner.paths.names[0]]
     closes = market.time[dates] + market.interval
     ratios: list[float] = []
@@ -366,13 +387,15 @@ def score_funding(
     for close, band in zip(closes.tolist(), bands, strict=True):
         end = close + FUNDING_DAYS * DAY
         is_due = (market.funding_time >= close) & (market.funding_time < end)
-        if is_due.any() and not math.isnan(band[1]):
+        is_told = not math.isnan(band[1])
+        if is_due.any() and is_told:
             rate = float(market.funding_rate[is_due].mean())
             times.append(close)
             ratios.append(measure_ratio(rate, band))
 
-    per_year = YEAR / grid.every
-    low, middle, high = (per_year * today).tolist()
+    # From a rate per settlement to one per year.
+    settlements_per_year = YEAR / grid.every
+    low, middle, high = (settlements_per_year * today).tolist()
     record = sc.IntervalRecord(
         time=np.array(times),
         ratios=np.array(ratios),

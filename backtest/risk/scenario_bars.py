@@ -200,6 +200,7 @@ def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
     several shorter ones in their place, the first goes all the way, and the others stay at its
     close.
     """
+    # Shorter bars: all at the close of the one that is shipped, but for the first of its place.
     if ratio < 1.0:
         n_parts = round(1.0 / ratio)
         closes = np.broadcast_to(path[:, 3:], path.shape)

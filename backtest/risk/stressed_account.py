@@ -465,14 +465,19 @@ class StressedAccount:
 
 
 def cut_bars(path: core.FloatArray, *, end: float) -> core.FloatArray:
-    """Return the bars (4, n) of a path of log prices, the last close at its end to the bit."""
-    parts = np.lib.stride_tricks.sliding_window_view(path, SUB_STEPS + 1)
-    bars_of_path = parts[::SUB_STEPS]
-    first = bars_of_path[:, 0]
-    high = bars_of_path.max(axis=1)
-    low = bars_of_path.min(axis=1)
-    close = bars_of_path[:, -1]
-    bars = np.exp([first, high, low, close])
+    """Return the bars (4, n) of a path of log prices: open, high, low and close, as prices.
+
+    A bar is SUB_STEPS steps of the path, and begins where the one before ends. ``end`` is the last
+    close: the path ends there but for rounding.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(path, SUB_STEPS + 1)
+    steps_of_bar = windows[::SUB_STEPS]
+    open_ = steps_of_bar[:, 0]
+    high = steps_of_bar.max(axis=1)
+    low = steps_of_bar.min(axis=1)
+    close = steps_of_bar[:, -1]
+
+    bars = np.exp([open_, high, low, close])
     bars[3, -1] = end
     return bars
 
