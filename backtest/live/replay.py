@@ -625,8 +625,10 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     before = accounts.pick_balances(terms, state, i)
     position = before.position
 
+    # What is left of two quantities that cancel but for rounding is no position.
     quantity = position.quantity + fact.quantity
-    if abs(quantity) <= DUST * max(abs(position.quantity), abs(fact.quantity)):
+    larger = max(abs(position.quantity), abs(fact.quantity))
+    if abs(quantity) <= DUST * larger:
         quantity = 0.0
     change = quantity - position.quantity
     entry = accounts.compute_entry(position, quantity, fact.filled)

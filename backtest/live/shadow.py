@@ -354,7 +354,7 @@ def shadow(
     bars = compare_accounts(setup, without, replayed, live, first)
     equity_at_end = {name: float(bars[name].iloc[-1]) for name in ACCOUNTS}
     missed = [k for k, rows in enumerate(matched.by_order) if not rows]
-    made = Shadow(
+    compared = Shadow(
         parts=difference_parts(equity_at_end),
         policy=equity_at_end["policy"],
         account=equity_at_end["account"],
@@ -368,8 +368,11 @@ def shadow(
         described=describe(test, policy),
     )
     if store is None:
-        return made
-    return dataclasses.replace(made, drift=ledgers.record(Path(store), made))
+        return compared
+
+    # The ledger of the store says how it has drifted so far.
+    drift = ledgers.record(Path(store), compared)
+    return dataclasses.replace(compared, drift=drift)
 
 
 # What the live account did.

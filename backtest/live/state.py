@@ -393,7 +393,8 @@ def is_notional_comparable(row: Mapping[str, Any], symbol: str, exchange: str) -
     # BTC/USD:BTC settles in its base.
     pair, _, settled = symbol.partition(":")
     base = pair.partition("/")[0]
-    is_inverse = base == settled.partition("-")[0] != ""
+    settlement_coin = settled.partition("-")[0]
+    is_inverse = settlement_coin != "" and settlement_coin == base
     if is_inverse:
         return exchange.lower() not in NOTIONAL_IN_QUOTE
     return exchange.lower() not in COUNTED_IN_UNITS

@@ -43,12 +43,19 @@ def write_map(figure: Any) -> str:
     if not len(known):
         return ""
 
+    # A color is the place of a value between the lowest and the highest. Equal values have the
+    # lowest color.
     lowest = float(known.min())
-    span = float(known.max()) - lowest or 1.0
+    span = float(known.max()) - lowest
+    if span == 0.0:
+        span = 1.0
+
+    # The axis of a chart goes up, a table down.
     rows = []
     for label, row in zip(reversed(heat.y), values[::-1], strict=True):
         cells = "".join(write_cell(float(value), (value - lowest) / span) for value in row)
         rows.append(f"<tr><th>{html.escape(str(label))}</th>{cells}</tr>")
+
     foot = "".join(f"<th>{html.escape(str(label))}</th>" for label in heat.x)
     across = html.escape(str(figure.layout.xaxis.title.text))
     along = html.escape(str(figure.layout.yaxis.title.text))

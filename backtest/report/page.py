@@ -280,15 +280,21 @@ def write_table(shown: core.ShownTable) -> Table:
     lines = read_lines(shown)
     heads = find_heads(shown, [*lines.numeric])
 
+    # The first rows, each a label and then its cells.
+    first_labels = lines.labels[: shown.most]
+    first_rows = lines.rows[: shown.most]
     rows = []
-    for label, row in zip(lines.labels[: shown.most], lines.rows[: shown.most], strict=True):
+    for label, row in zip(first_labels, first_rows, strict=True):
         cells = write_row(shown, heads, str(label), row)
         rows.append((write_label(label, shown), *cells))
 
+    # The column of labels, and one for each head. A column of texts that are all numbers, written
+    # before, is one of numbers too.
     columns = [Column(shown.labels.title or lines.title, shown.labels.unit, is_number=False)]
     for place, (name, head) in enumerate(heads.items(), start=1):
         is_number = lines.numeric[name] or head.style != "number"
-        is_number = is_number or has_numerals([row[place] for row in rows])
+        if not is_number:
+            is_number = has_numerals([row[place] for row in rows])
         columns.append(Column(head.title, head.unit, is_number, can_ruin=name in RUINOUS))
 
     notes = [shown.note]

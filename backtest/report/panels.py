@@ -179,13 +179,17 @@ def draw_events(shown: ShownChart, titles: list[str]) -> Traces:
         return
     first_choice = next(iter(shown.choices.values()), None)
     keys = [name for name in ("panel", "choice", "label") if name in shown.events]
+
+    # (choice, symbol, color) of the signs that are in the legend already.
     explained: set[tuple[object, ...]] = set()
     for _, rows in shown.events.groupby(keys, sort=False, dropna=False):
+        # What the events of a trace share.
         first = rows.iloc[0]
         label = first["label"]
         choice = first.get("choice")
         if not isinstance(choice, str):  # it belongs to all choices
             choice = None
+
         sign = (first["symbol"], first["color"])
         edge = {"width": 1.2, "color": LIGHT[first["color"]]}
         more: dict[str, Any] = {

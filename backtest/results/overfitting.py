@@ -137,7 +137,11 @@ class Blocks(NamedTuple):
         )
 
     def measure(self, mask: core.FloatArray, metric: Figure) -> core.FloatArray:
-        """Return the figure of each trial in the blocks of each mask, of shape (m, n_trials)."""
+        """Return the figure of each trial in the blocks of each mask, of shape (m, n_trials).
+
+        ``mask`` (m, n_blocks) is 1 for the blocks that count, else 0. Sums of a block are of
+        returns less ``level``, the mean of each trial, which is added to the mean again.
+        """
         n = (mask @ self.sizes)[:, None]
         sums = mask @ self.sums
         squares = mask @ self.squares
@@ -145,7 +149,8 @@ class Blocks(NamedTuple):
         if metric == "mean":
             return np.asarray(mean + self.level)
 
-        # A spread that may be rounding is that of a constant, whose ratio is 0.
+        # The sum of squared deviations. One that may be rounding is that of a constant, whose ratio
+        # is 0.
         spread = squares - mean * sums
         least_of_rounding = LEAST_VARIANCE * squares
         least_of_deviation = LEAST_DEVIATION**2 * (n - 1.0)

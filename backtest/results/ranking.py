@@ -57,6 +57,7 @@ class Constraint(NamedTuple):
             has_run = ~np.isnan(ruined)
             values = np.where(np.isnan(values) & has_run, np.inf, values)
 
+        # How far a value is beyond the bound, positive where it violates it.
         over = values - self.bound
         if self.operator[0] == ">":
             over = -over

@@ -478,8 +478,10 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
     high = int(bars_of_highs[-1])
     closes = run.read_close(high)
     n = len(run.names)
-    stands = np.zeros(n + 3)
     shares = np.append(closes.share[0], closes.collateral_share)
+
+    # In the order of the docstring: n instruments, collateral, flows, and the excess of the pool.
+    stands = np.zeros(n + 3)
     stands[: n + 1] = run.account.requirement.level * shares
 
     # Isolated positions have a requirement of their own, which brings down no pool.

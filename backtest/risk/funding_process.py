@@ -145,6 +145,7 @@ class FundingProcess:
         if not self.weights:
             return np.full_like(uniforms, self.constant)
 
+        # The longest window comes last: as many rates of history stand before those of the paths.
         lags = self.windows[-1]
         n_settlements, n_paths = uniforms.shape
         rates = np.zeros((lags + n_settlements, n_paths))
@@ -157,11 +158,13 @@ class FundingProcess:
             is_inside = places >= lags - window
             lag_weights += is_inside * (weight / window)
 
-        count = len(residuals)
-        ranks = (uniforms * count).astype(np.int64)
-        ranks = np.minimum(ranks, count - 1)
+        # A uniform number of 1 is of the last residual.
+        n_residuals = len(residuals)
+        chosen = (uniforms * n_residuals).astype(np.int64)
+        chosen = np.minimum(chosen, n_residuals - 1)
+        shocks = unknown.spread * residuals[chosen]
         _compile.compile_module(path_kernels).walk_rates(
-            unknown.spread * residuals[ranks],
+            shocks,
             lag_weights,
             np.full(n_paths, unknown.constants),
             float(self.cap),

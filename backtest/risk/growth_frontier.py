@@ -478,25 +478,32 @@ def simulate_history(
     sizes: list[float],
     report: Callable[[], None],
 ) -> dict[float, Outcomes]:
-    """Return the outcomes of sizes in history, of accounts that have no bar in common."""
+    """Return the outcomes of sizes in history, of accounts that have no bar in common.
+
+    Each account is new, and lives as long as the horizon. Empty if history is too short.
+    """
+    # The bars after which accounts begin, the length of the horizon apart.
     last_start = paths.markets.n_bars - terms.bars
     starts = np.arange(0, last_start, terms.bars)
+
     outcomes: dict[float, Outcomes] = {}
-    first = terms.begin(paths, sizes[0])
+    runner_of_first = terms.begin(paths, sizes[0])
     for size in sizes:
-        runner = first.with_policy(scale_policy(terms.policy, size))
+        runner = runner_of_first.with_policy(scale_policy(terms.policy, size))
+
+        # Columns of the policy must be known.
         starts = starts[starts >= runner.warm_up.known]
         if not len(starts):
             continue
 
+        # Rows of an account by bar; its first bar is the one that it begins after.
         wealth = []
         is_liquidated = []
         is_ruined = []
-        for _, life in runner.simulate_starts(starts, terms.bars + 1):
-            wealth.append(life[engine.WEALTH, -1])
-            is_liquidated.append(life[engine.LIQUIDATED, 1:].any())
-            is_ruined.append(life[engine.RUINED, -1] != 0.0)
-        wealth_at_end = np.array(wealth)
-        outcomes[size] = terms.read(wealth_at_end, is_liquidated, is_ruined)
+        for _, rows in runner.simulate_starts(starts, terms.bars + 1):
+            wealth.append(rows[engine.WEALTH, -1])
+            is_liquidated.append(rows[engine.LIQUIDATED, 1:].any())
+            is_ruined.append(rows[engine.RUINED, -1] != 0.0)
+        outcomes[size] = terms.read(np.array(wealth), is_liquidated, is_ruined)
         report()
     return outcomes

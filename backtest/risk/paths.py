@@ -223,9 +223,12 @@ class Paths:
         """Return the bars of paths ``first`` up to ``stop`` of an instrument, else of the first."""
         name = name or self.names[0]
         size = self.block
+
+        # Paths are drawn in blocks, of which only a part may be asked for.
         parts = []
-        after_last = -(-stop // size)  # rounded up
-        for number in range(first // size, after_last):
+        first_block = first // size
+        stop_block = math.ceil(stop / size)
+        for number in range(first_block, stop_block):
             begin = number * size
             part = slice(max(first - begin, 0), min(stop - begin, size))
             block = self._draw_block(number, name)
@@ -233,6 +236,8 @@ class Paths:
 
         if len(parts) == 1:
             return parts[0]
+
+        # The last axis of all fields is the bars, the one before it the paths.
         joined = [np.concatenate(fields, axis=-2) for fields in zip(*parts, strict=True)]
         return PathBars(*joined)
 

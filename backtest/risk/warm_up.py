@@ -43,7 +43,12 @@ class WarmUp(NamedTuple):
 
 
 def measure_warm_up(observed: Sequence[engine.ObservedPolicy], markets: Markets) -> WarmUp:
-    """Return when the columns of observed policies have their first values."""
+    """Return when the columns of observed policies have their first values.
+
+    That is the bar at which all of them are known, the most bars that one needed after its
+    instrument was listed, and the columns that are known at no bar.
+    """
+    # The bar at whose close each longer bar ends that policies are shown.
     clock = find_clock(markets)
     closes = np.arange(markets.n_bars)
     if not clock.is_every:
@@ -56,10 +61,14 @@ def measure_warm_up(observed: Sequence[engine.ObservedPolicy], markets: Markets)
         if first is None:
             never.add(column)
             continue
-        listed = observed[column[0]].first
+
+        # A column is named by the place of its policy, whose instrument may be listed later.
+        place = column[0]
+        listed = observed[place].first
         bar = int(closes[listed + first])
+        bars_before_listing = int(closes[listed] - closes[0])
         known = max(known, bar)
-        needed = max(needed, bar - int(closes[listed] - closes[0]))
+        needed = max(needed, bar - bars_before_listing)
     return WarmUp(known, needed, frozenset(never))
 
 

@@ -259,11 +259,16 @@ def format_value(name: str, value: Any) -> str:
 
 
 def choose_apart(scores: core.FloatArray, most: int) -> core.IntArray:
-    """Return the rows of points that lie farthest apart, the best of each objective first."""
+    """Return the rows of points that lie farthest apart, the best of each objective first.
+
+    ``scores`` (n_points, n_objectives) are better where they are larger. There are at most ``most``
+    rows, but for the best of each objective.
+    """
     # All objectives count alike, in ranges of their own.
     width = np.ptp(scores, axis=0)
     scaled = scores / np.where(width > 0.0, width, 1.0)
 
+    # The best of each objective, each point once, and the distance of all to the nearest of these.
     chosen = [*dict.fromkeys(np.argmax(scaled, axis=0).tolist())]
     to_nearest = np.full(len(scaled), np.inf)
     for row in chosen:

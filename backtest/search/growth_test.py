@@ -272,8 +272,16 @@ def subtract_constant(
     """
     if not parts:
         return returns
-    if parts[0].untested or len(parts[0].returns[1]) != len(returns):
+
+    # The first part is the time that was searched. Its returns are those of the best trial, and
+    # then those of constant leverage.
+    searched = parts[0]
+    if searched.untested:
         return None
-    constant = parts[0].returns[1]
+    constant = searched.returns[1]
+    if len(constant) != len(returns):
+        return None
+
+    # Scaled to the deviation of each trial.
     scale = np.std(returns, axis=0) / np.std(constant)
     return np.asarray(returns - constant[:, None] * scale)

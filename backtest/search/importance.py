@@ -126,7 +126,12 @@ def explain_scores(
     points: core.FloatArray,
     rng: np.random.Generator,
 ) -> Explained:
-    """Return what parameters and pairs explain in a forest that is fitted to scores (n,)."""
+    """Return what parameters and pairs explain in a forest that is fitted to scores (n,).
+
+    ``cube`` (n, d) are the sets as numbers in [0, 1], and ``points`` (m, d) those at which the
+    variance of the forest is measured. Of each tree the mean over all other parameters is taken, on
+    a grid of one parameter or of two: by these the variance is divided (functional ANOVA).
+    """
     from sklearn.tree import DecisionTreeRegressor  # noqa: PLC0415 - takes seconds to import
 
     d = cube.shape[1]
@@ -135,6 +140,7 @@ def explain_scores(
     alone = np.zeros((d, CELLS))
     joint = np.zeros((len(pairs), CELLS, CELLS))
 
+    # Sums over the trees, each fitted to a sample of the sets with replacement.
     for _ in range(TREES):
         rows = rng.integers(len(cube), size=len(cube))
         tree = DecisionTreeRegressor(

@@ -141,7 +141,8 @@ def score_candidates(
     ``examiner`` appends what it evaluates to its batches; only the neighbors on the whole count as
     trials there.
     """
-    # A sample has a row for each candidate: its own score, and those of its neighbors.
+    # A sample has a row for each candidate: its own score, and those of its neighbors. What breaks
+    # a constraint, or has no score, counts as the worst.
     k = len(scores)
     neighbors = draw_neighbors(space, sets, robustness, rng)
     evaluated = examiner.evaluate(neighbors, "neighbour")
@@ -163,14 +164,17 @@ def score_candidates(
         of_neighbors = values[k:].reshape(k, -1)
         samples.append(np.column_stack([own_scores, of_neighbors]))
 
-    # The robust score is half of a low quantile on the whole, half of the mean one over parts.
+    # A low quantile of each sample: of the candidate and its neighbors, (k,).
     lows = []
     for values in samples:
         table = pd.DataFrame(values)
         low = table.quantile(robustness.quantile, axis=1, interpolation="lower")
         lows.append(low)
+
+    # The robust score is half of that on the whole, half of its mean over the parts that have one.
+    # Without parts, that on the whole stands for both.
     on_whole = lows[0]
-    in_parts = pd.DataFrame(lows[1:], columns=range(k), dtype=float).mean()  # without NaN
+    in_parts = pd.DataFrame(lows[1:], columns=range(k), dtype=float).mean()
     robust = 0.5 * (on_whole + in_parts.fillna(on_whole))
 
     # The share of scores that exist, over all samples (axis 0) and neighbors (axis 2).

@@ -392,9 +392,11 @@ def choose_shifts(
     is_of_signal: bool,
 ) -> shifts.ChosenShifts | str:
     """Return the shifts that are tested, without that by 0 days; or why there are none."""
-    seen = find_clock(evaluator.markets).seen
-    first = find_clock(evaluator.markets).at(evaluator.first)
-    n_days = find_market_circle(seen, first).n_days
+    # Signals are shifted by whole days, around the end of the market to its start. Shifts of no
+    # more days than the signal remembers are too near to the signal itself.
+    clock = find_clock(evaluator.markets)
+    first = clock.at(evaluator.first)
+    n_days = find_market_circle(clock.seen, first).n_days
     n_shifts = max(n_days - 1 - memory, 0)
     least = shifts.LEAST_SHIFTS - 1
     if n_shifts < least:
@@ -403,6 +405,7 @@ def choose_shifts(
             f"fewer than {least} shifts; search more days"
         )
 
+    # The seconds that one shift of all sets takes.
     in_lanes = not is_of_signal and n_sets >= LEAST_LANES
     seconds = n_sets * shifts.expect_seconds(
         evaluator.markets.n_bars - evaluator.first,
@@ -413,6 +416,8 @@ def choose_shifts(
     )
     if in_lanes:
         seconds += shifts.OF_BLOCK
+
+    # Every so many days is tested, as time allows, but at least as many shifts as a p-value needs.
     every = min(shifts.choose_every(n_shifts, seconds), n_shifts // least)
     if seconds * (n_shifts // every) > PATIENT_SECONDS:
         most = int(n_sets * PATIENT_SECONDS / (seconds * least))

@@ -169,7 +169,8 @@ def fold_signal(decided: Decided, account: Account) -> Decided:
     Accounts of one signal are simulated side by side, which is many times as fast. Where the
     signal is 0 the leverage is, which a minimum leverage would raise.
     """
-    # The sum of the largest and the smallest signal is the side, if the other of them is 0.
+    # The side of each instrument: the sum of the largest and the smallest signal, if the other of
+    # them is 0. Otherwise some signal is neither 0 nor the sum, and nothing is folded.
     sides = np.max(decided.signal, axis=0) + np.min(decided.signal, axis=0)
     is_flat = decided.signal == 0.0
     has_one_side = bool((is_flat | (decided.signal == sides)).all())

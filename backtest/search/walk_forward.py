@@ -453,25 +453,38 @@ def measure_walk(
     fixed: Result,
     ways: int,
 ) -> dict[str, Any]:
-    """Return the headline figures of a walk as data, in the order of the page."""
+    """Return the headline figures of a walk as data, in the order of the page.
+
+    ``result`` is the account that is re-optimized, ``fixed`` the one whose parameters stay.
+    ``ranks`` are those of the chosen trials out of sample, by fold, and ``ways`` the number of
+    walks that were tried.
+    """
+    # Growth a year: the mean of the chosen trials where they were chosen, and what came after.
     inside = float(np.nanmean([fold.growth for fold in searched]))
     outside = e.find_growth(result)
-    trades = count_trades(problem.market, searched, result)
+    efficiency = math.nan
+    if inside > 0.0:
+        efficiency = outside / inside
 
+    # A ruined account has no skill, whatever its returns before.
     sampled = sample_returns({"re-optimized": result})
     skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
+    if result.metrics["ruined"]:
+        skill = 0.0
+
+    trades = count_trades(problem.market, searched, result)
     benchmarks, lack = measure_benchmarks(result, fixed)
     broken = problem.goal.list_broken(result.metrics)
     return {
         "growth_in_sample": inside,
         "growth_out_of_sample": outside,
         "growth_fixed": e.find_growth(fixed),
-        "efficiency": outside / inside if inside > 0.0 else math.nan,
+        "efficiency": efficiency,
         "efficiency_difference": outside - inside,
         "mean_rank": float(ranks.mean()),
         "pbo": v.estimate_overfitting(ranks, ranks.count()).to_dict(),
         "ways": ways,
-        "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
+        "probabilistic_sharpe": skill,
         "broken": {str(rule): float(result.metrics[rule.name]) for rule in broken},
         "beside": benchmarks,
         "lack": lack,

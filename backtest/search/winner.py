@@ -189,20 +189,30 @@ class Conclusion(NamedTuple):
 
 
 def build_outcome(task: StudyTask, examiner: t.Examiner) -> Conclusion:
-    """Choose the best trial, and say what it is worth."""
+    """Choose the best trial, and say what it is worth: on the holdout, and against luck.
+
+    Evaluates the neighbors of the best trials, which ``examiner`` adds to its batches.
+    """
     goal = task.problem.goal
     trials = t.gather(examiner.batches)
     elsewhere = count_elsewhere(task)
-    if np.isnan(t.grade_feasible(goal, trials)).any(axis=1).all():
+
+    # No trial satisfies the constraints with all scores.
+    grades = t.grade_feasible(goal, trials)
+    if np.isnan(grades).any(axis=1).all():
         return Conclusion(build_failure(task, trials, elsewhere))
 
+    # The choice evaluates neighbors, which count as trials from here on.
     choice = choose_best(task, examiner, trials)
-    trials = t.gather(examiner.batches)  # with the neighbors of candidates
+    trials = t.gather(examiner.batches)
     best = choice.best
     values = take_sets(trials.sets, best)
     task.seen.check_set(values)
+
+    # Only now the holdout is looked at.
     holdout, failures = evaluate_holdout(task, values)
 
+    # What of its growth may be luck, among all trials.
     parts = list_benchmarked(task, values, has_holdout=bool(holdout))
     sample = measure_luck(
         task.problem,
@@ -225,7 +235,8 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> Conclusion:
     )
     if holdout:
         columns = {name: np.array([value]) for name, value in holdout.items()}
-        verdict = verdict._replace(holdout_score=float(goal.objective.score(columns)[0]))
+        score = float(goal.objective.score(columns)[0])
+        verdict = verdict._replace(holdout_score=score)
 
     outcome = StudyOutcome(
         best,

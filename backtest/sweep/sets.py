@@ -363,6 +363,8 @@ def pick(given: Any, name: str) -> Any:
                 f"venue and signal must be one for all markets, or one for each; {name} has none"
             )
         return given[name]
+
+    # A frame of weights, by instrument.
     if hasattr(given, "columns"):
         return given[name]
     return given
