@@ -306,15 +306,18 @@ def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Fin
     that the run does not cover, does not count.
     """
     # The horizon of a close begins with the bar after it; nothing comes after the last.
-    hits = np.append(count_liquidations(run)[1:], np.zeros(1))
-    n = (len(hits) - 1) // step
-    by_horizon = hits[: n * step].reshape(n, step)
+    liquidations = np.append(count_liquidations(run)[1:], np.zeros(1))
+    n_horizons = (len(liquidations) - 1) // step
+    by_horizon = liquidations[: n_horizons * step].reshape(n_horizons, step)
     came: Any = by_horizon.any(axis=1)
-    is_known: Any = np.isfinite(forecasts[:n])
-    chances = forecasts[:n][is_known]
+
+    # How many are to be expected, and the interval of their number, if the forecasts are right.
+    is_known: Any = np.isfinite(forecasts[:n_horizons])
+    chances = forecasts[:n_horizons][is_known]
     low, high = count_interval(chances)
     expected = float(chances.sum())
 
+    # The rarer they are, the more horizons it takes to tell.
     n_least = float(LEAST_HORIZONS)
     if expected < LEAST_EXPECTED:
         n_least = max(n_least, count_horizons_needed(len(chances), expected))

@@ -315,6 +315,8 @@ def align_prices(asset: Any, markets: Markets) -> Market | None:
     if not isinstance(asset.prices, Market):
         return None
     prices = asset.prices
+
+    # The bars of the prices from the first of the markets on: as many as these have.
     begin = int(np.searchsorted(prices.time, markets.time[0]))
     end = min(begin + markets.n_bars, prices.n_bars)
     prices = prices.slice(begin, end)

@@ -278,22 +278,25 @@ class Books:
         """
         # Impact grows with a power of the flow: this share of the flow has ``decay`` of the fall.
         exponents = np.array([market.curve.exponent for market in self.terms])
-        left = decay ** (1.0 / exponents)
+        share_left = decay ** (1.0 / exponents)
 
         marks = self.shocked
         failing = self.find_failing(marks)
         while len(failing):
             if len(self.rows) >= MOST_ROUNDS:
                 raise core.AccountingError(f"a cascade did not end in {MOST_ROUNDS:,} rounds")
-            before = self.sum_money(marks)
+
+            # A round moves money between accounts, the fund and the venue, and makes none.
+            money_before = self.sum_money(marks)
             row = self.do_round(failing, marks)
-            row["off"] = self.check(marks, before)
+            row["off"] = self.check(marks, money_before)
             row |= self.name_all("mark", marks)
             prices = self.find_marks(self.flow)
             row |= self.name_all("price", prices)
             self.rows.append(row)
 
-            self.flow *= left
+            # The prices of the next round: those after this one, recovered a little.
+            self.flow *= share_left
             marks = self.find_marks(self.flow)
             failing = self.find_failing(marks)
         return marks
@@ -308,18 +311,23 @@ class Books:
     def do_round(self, rows: IntArray, marks: FloatArray) -> dict[str, float]:
         """Close the accounts that fail on the way to the marks, in the order in which they do.
 
-        Where deleveraging is on, an account whose loss the fund cannot cover does not trade.
+        ``rows`` are these accounts, and ``marks`` (n_markets,) the prices at the end of the way.
+        Where deleveraging is on, an account whose loss the fund cannot cover does not trade: it is
+        closed against others. Returns the row of the round in the table of the cascade; writes what
+        accounts hold, what became of them, the fund and the flow.
         """
+        # The prices at which each fails, (n_rows, n_markets).
         order = self.order if self.is_joined else self.order_one
         rows, reaches = order(rows, marks)
 
-        # What fails for the first time in this round.
+        # What fails for the first time in this round, which is numbered from 1.
         is_new = self.failed[rows] == 0
         new = rows[is_new]
         self.failed[new] = len(self.rows) + 1
         notional_of_new = np.abs(self.quantity[new]) @ self.unit
-        fresh = float(np.sum(notional_of_new))
 
+        # Sales in the market. With partial liquidation the level of the prices stays where it was
+        # before them.
         fees_before = self.fees
         level_before = self.level.copy()
         closing = self.close_accounts(rows, reaches)
@@ -328,7 +336,8 @@ class Books:
         if self.mode == "partial":
             self.level = level_before
 
-        gaps = self.drop_losses(sold)
+        # The bad debt that the sales left.
+        bad_debt = self.drop_losses(sold)
         if self.mode == "takeover":
             self._take_over(sold)
 
@@ -350,13 +359,13 @@ class Books:
                 )
 
         # The fund pays first, which changes fees and fund.
-        covered = self.cover(gaps + missing, marks)
+        covered = self.cover(bad_debt + missing, marks)
         long = np.sum(np.maximum(closing.sizes, 0.0), axis=0)
         short = np.sum(np.maximum(-closing.sizes, 0.0), axis=0)
         return {
             "accounts": len(rows),
-            "deficit": gaps + closing.lack,
-            "fresh": fresh,
+            "deficit": bad_debt + closing.lack,
+            "fresh": float(np.sum(notional_of_new)),
             "adl": deleveraged * float(self.unit[0]),
             "adl_paid": closing.lack - missing,
             **covered,
@@ -733,26 +742,29 @@ class Books:
 
         Writes what the fund paid, the cash and the haircut of accounts, and what is unpaid.
         """
-        paid = min(missing, max(self.fund, 0.0))
-        self.fund_paid += paid
+        # First the fund, as far as it goes.
+        fund_paid = min(missing, max(self.fund, 0.0))
+        self.fund_paid += fund_paid
+        not_covered = missing - fund_paid
 
-        rest = missing - paid
+        # Then all that have gained since the start, each the same share of its profit.
         gain = self.measure_equity(marks) - self.first_equity
         profit = np.maximum(gain, 0.0)
-        total = float(np.sum(profit))
-        cut = profit
-        if total > 0.0:
-            cut = profit * min(1.0, rest / total)
-        self.cash -= cut
-        self.haircut += cut
+        total_profit = float(np.sum(profit))
+        haircuts = profit
+        if total_profit > 0.0:
+            haircuts = profit * min(1.0, not_covered / total_profit)
+        self.cash -= haircuts
+        self.haircut += haircuts
 
+        # What is left where all profits are not enough.
         unpaid = 0.0
-        if rest >= total:
-            unpaid = rest - float(np.sum(cut))
+        if not_covered >= total_profit:
+            unpaid = not_covered - float(np.sum(haircuts))
         self.unpaid += unpaid
         return {
-            "fund_paid": paid,
-            "haircuts": float(np.sum(cut)),
+            "fund_paid": fund_paid,
+            "haircuts": float(np.sum(haircuts)),
             "unpaid": unpaid,
         }
 

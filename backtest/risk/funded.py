@@ -186,9 +186,10 @@ def find_outcomes(
     The target counts inside bars, as the maximum loss does. The daily loss is seen at closes: the
     account was closed where it acted. A bar that reaches both floors fails by the higher one.
     """
-    n, bars = wealth.close.shape
+    # The two floors in each bar, (n_accounts, n_bars).
+    n_accounts, n_bars = wealth.close.shape
     floor = find_floors(rules, wealth, day)
-    daily_floor = np.full((n, bars), -np.inf)
+    daily_floor = np.full((n_accounts, n_bars), -np.inf)
     if rules.daily_loss is not None and rules.is_of_capital:
         daily_floor = wealth.opened - rules.daily_loss
     elif rules.daily_loss is not None:
@@ -208,9 +209,10 @@ def find_outcomes(
     # The first bar with an outcome decides.
     is_done = is_failed | is_passed
     is_decided = is_done.any(axis=1)
-    deciding = np.where(is_decided, is_done.argmax(axis=1), bars)
-    inside = np.minimum(deciding, bars - 1)
-    place = (np.arange(n), inside)
+    deciding = np.where(is_decided, is_done.argmax(axis=1), n_bars)
+
+    # An account that is not decided has a bar after the last one.
+    place = (np.arange(n_accounts), np.minimum(deciding, n_bars - 1))
     outcome = np.where(is_decided, outcome_of_bar[place], UNDECIDED)
     is_both = is_decided & is_failed[place] & is_passed[place]
     return Outcomes(outcome, deciding, is_both)

@@ -221,7 +221,10 @@ def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
 
 
 def go_on(market: Market, bars: ShockBars) -> Market:
-    """Return a market with the bars of a scenario after its last one."""
+    """Return a market with the bars of a scenario after its last one.
+
+    Prices of ``bars`` are in parts of the last close, times of settlements in ns from the start.
+    """
     close = float(market.close[-1])
     start = int(market.time[-1]) + market.interval
     n = len(bars.volume)

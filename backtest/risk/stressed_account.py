@@ -190,7 +190,7 @@ class StressedAccount:
         """Return the bars of a scenario: none where nothing in it takes a bar."""
         if scenario.over is not None:
             length = core.parse_duration(scenario.over)
-            n_bars = -(-length // self.history.interval)  # rounded up
+            n_bars = math.ceil(length / self.history.interval)
             return max(n_bars, 1)
         if scenario.shape == "bar":
             return 1

@@ -67,11 +67,13 @@ def measure_luck(
     By differences of returns from constant leverage at equal risk, as the verdict is. ``others``
     are sets that were tried elsewhere; growth is not tested unless ``is_judged``.
     """
+    # The returns of some of the trials, which are run again: the best one is the last column.
     distinct = t.find_distinct(trials.sets)
     sample = draw_sample(problem, trials, distinct, best)
     rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True).finish()
     returns = rows.returns
     n_sets = max(len(distinct), len(sample))
+
     test = evaluator.varied.test
     periods = count_periods(test.calendar, test.sampling, test.market, evaluator.first)
 
@@ -80,6 +82,7 @@ def measure_luck(
     if evaluator.is_pooled and len(returns) > 1:
         luck = luck._replace(sharpe=measure_sharpe(returns[:, -1], periods))
 
+    # Trials that are alike count as fewer; those elsewhere as much as these.
     if is_judged:
         n_trials = count_trials(returns, parts, n_sets) * (1.0 + others / n_sets)
         luck = luck._replace(growth=check_growth(parts, n_trials, problem.seed))
