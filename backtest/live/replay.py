@@ -368,6 +368,7 @@ def find_start(setup: Setup, start: Any) -> accounts.AccountState:
     if not isinstance(start, AccountSnapshot):
         return engine.start_account_state(setup)
 
+    # A snapshot is of the close before the first bar, at whose marks its positions are valued.
     if setup.first > 0:
         setup = setup._replace(markets=setup.markets.prefix(setup.first))
     elif any(held.quantity != 0.0 for held in start.positions.values()):
@@ -510,6 +511,7 @@ class Replayer:
 
         Fills of the step of a settlement are those that it forced. Returns the fills left.
         """
+        # Step 2 of a bar settles funding at its open, step 6 inside it.
         step = 2 if is_open else 6
         while payments.is_funding_due(bar.feed, bar.state, self._t, is_open):
             event = int(bar.state.cursor[r.FUNDING_NEXT])

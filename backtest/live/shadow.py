@@ -464,7 +464,11 @@ def read_live(
     flows: Any,
     first: int,
 ) -> Live:
-    """Return what the live account did from a bar on, in contracts of the venues."""
+    """Return what the live account did from bar ``first`` on, in contracts of the venues.
+
+    ``fills``, ``snapshots`` and ``flows`` are those of another program, as the user gives them.
+    """
+    # No policy decides: what was done is replayed.
     plain = test.replace(signal=None, overlay=None)
     setup = engine.set_up(plain, replays.Replayed())
     start = int(setup.markets.time[first])

@@ -562,13 +562,17 @@ def find_basis(
     pair: core.IntArray,
     ruined: core.BoolArray,
 ) -> str:
-    """Return what decides between two accounts: a test, their likeness, ruin, or too few data."""
+    """Return what decides between two accounts: a test, their likeness, ruin, or too few data.
+
+    ``returns`` (n_accounts, n_periods) are of all accounts, and ``pair`` (2,) the rows of the two.
+    """
     if ruined[pair].any():
         return RUIN
     one, other = returns[pair]
     if len(one) < LEAST_SAMPLES:
         return FEW
 
+    # Alike to rounding: the root mean square of their difference, over the larger of their own.
     distance = np.sqrt(np.mean((one - other) ** 2))
     size = np.sqrt(max(np.mean(one**2), np.mean(other**2)))
     if distance <= ALIKE * size:

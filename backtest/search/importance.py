@@ -60,10 +60,12 @@ def measure_importance(space: Space, trials: t.Batch, seed: int) -> pd.DataFrame
     cube, scores = read_scored(space, trials, rng)
     points = draw_cube(cube.shape[1], POINTS, rng)
 
+    # The forest, and those of scores that have nothing to do with the sets.
     explained = explain_scores(cube, scores, points, rng)
-    permuted = [
-        explain_scores(cube, rng.permutation(scores), points, rng) for _ in range(PERMUTATIONS)
-    ]
+    permuted = []
+    for _ in range(PERMUTATIONS):
+        noise_scores = rng.permutation(scores)
+        permuted.append(explain_scores(cube, noise_scores, points, rng))
 
     # The largest over parameters, so that a search of many has no larger chance of a false one.
     noise_alone = max(float(np.max(forest.alone)) for forest in permuted)
@@ -75,11 +77,10 @@ def measure_importance(space: Space, trials: t.Batch, seed: int) -> pd.DataFrame
     share = np.concatenate([explained.alone, explained.together]) / total
     names = [dimension.name for dimension in space.dimensions]
     names += [f"{one} x {other}" for one, other in itertools.combinations(names, 2)]
-    table = pd.DataFrame(
-        {"share": share, "noise": np.divide(noise, total)}, index=pd.Index(names, name="parameters")
-    )
+    columns = {"share": share, "noise": np.divide(noise, total)}
+    table = pd.DataFrame(columns, index=pd.Index(names, name="parameters"))
 
-    # A parameter may have that name.
+    # What parameters and pairs do not explain. A parameter may be called "rest".
     rest = "rest"
     if rest in names:
         rest = "rest of the variance"

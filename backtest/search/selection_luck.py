@@ -149,12 +149,15 @@ def deflate_best(
     ``returns`` (n, k) are those of a sample of ``n_sets``, by sampling period; ``periods`` of them
     are a year; ``others`` are sets that were tried elsewhere on some of the same bars.
     """
+    # How many independent trials the sets are worth. Those tried elsewhere count as much as these;
+    # the returns of one set alone show no correlation, so all sets count as independent.
     simulated = results.simulate_luck(returns, n_trials=n_sets)
     count = simulated.n * (1.0 + others / n_sets)
-    if returns.shape[1] == 1:  # returns of one set show no correlation
+    if returns.shape[1] == 1:
         count = float(n_sets + others)
     deviation = simulated.find_deviation(len(returns), periods)
 
+    # The deflated ratio is of ratios per sampling period.
     best = returns[:, -1]
     moments = results.estimate_moments(best)
     scale = math.sqrt(periods)
