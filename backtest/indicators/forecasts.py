@@ -295,7 +295,11 @@ def tabulate_bars(day: IntArray) -> BarsByDay:
     return BarsByDay(day=day[starts], row=row, column=np.arange(len(day)) - starts[row])
 
 
-def add_bars(sums: FloatArray, values: FloatArray, bars: BarsByDay) -> FloatArray:
+def add_bars(
+    sums: FloatArray,
+    values: FloatArray,
+    bars: BarsByDay,
+) -> FloatArray:
     """Add the values of bars to the sums of their days; return the sum of its day up to each bar.
 
     Writes ``sums`` (n_days,), which may have a part of the first day.

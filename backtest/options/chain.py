@@ -98,7 +98,11 @@ def pick_columns(frame: pd.DataFrame, *, is_deribit: bool) -> pd.DataFrame:
     return frame[list(known)].rename(columns=known).reset_index(drop=True)
 
 
-def check_required(frame: pd.DataFrame, renamed: pd.DataFrame, where: str) -> None:
+def check_required(
+    frame: pd.DataFrame,
+    renamed: pd.DataFrame,
+    where: str,
+) -> None:
     """Require the columns that no chain is without, and a row."""
     missing = [name for name in REQUIRED if name not in renamed]
     if missing:
@@ -554,7 +558,13 @@ class Chain:
         self._check_single("snapshot", times, argument="time")
         return chosen
 
-    def _check_single(self, noun: str, names: list[str], *, argument: str) -> None:
+    def _check_single(
+        self,
+        noun: str,
+        names: list[str],
+        *,
+        argument: str,
+    ) -> None:
         if len(names) > 1:
             raise ParameterError(
                 f"one {noun} is needed, got {len(names)}: {list_names(names)} ({self.source}); "

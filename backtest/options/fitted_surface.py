@@ -138,7 +138,13 @@ class Surface(core.Reportable):
 
     @classmethod
     @core.checked
-    def fit(cls, chain: Chain, model: Model = "svi", *, underlying: str | None = None) -> Surface:
+    def fit(
+        cls,
+        chain: Chain,
+        model: Model = "svi",
+        *,
+        underlying: str | None = None,
+    ) -> Surface:
         """Fit a surface to bids and asks.
 
         Raises ParameterError if the model is unknown, or the chain has several underlyings or
@@ -350,7 +356,13 @@ class Surface(core.Reportable):
         rise = total_after - total_before
         return np.asarray(total_before + share * rise)
 
-    def _extrapolate(self, k: FloatArray, years: float, *, expiry: int) -> FloatArray:
+    def _extrapolate(
+        self,
+        k: FloatArray,
+        years: float,
+        *,
+        expiry: int,
+    ) -> FloatArray:
         """Return total variance at a time beyond an expiry, at the volatility of that expiry."""
         total = self.smiles[expiry].total_variance(k)
         return np.asarray(total * years / self.years[expiry])

@@ -61,7 +61,11 @@ def find_lots(markets: Markets, venues: Mapping[str, Venue]) -> list[float]:
     return lots
 
 
-def check_traders(policies: Mapping[str, object], overlay: object, markets: Markets) -> None:
+def check_traders(
+    policies: Mapping[str, object],
+    overlay: object,
+    markets: Markets,
+) -> None:
     """Require that each policy that trades options stands alone, and has options to trade."""
     owners: set[str] = set()
     if markets.options:
@@ -199,7 +203,12 @@ def check_cash_settled(options: Mapping[str, Option]) -> None:
             )
 
 
-def check_settlement(name: str, option: Option, owner: str, venue: Venue) -> None:
+def check_settlement(
+    name: str,
+    option: Option,
+    owner: str,
+    venue: Venue,
+) -> None:
     """Require that an option is paid in the money of the contract beside it."""
     kind = venue.contract.kind
     if option.settlement != SETTLES[kind]:

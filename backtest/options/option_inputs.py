@@ -32,7 +32,12 @@ class Settlement(NamedTuple):
 NO_SETTLEMENT = Settlement(-1, is_inside=False, spot=float("nan"))
 
 
-def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Settlement:
+def find_settlement(
+    markets: Markets,
+    venue: Venue,
+    option: Option,
+    owner: str,
+) -> Settlement:
     """Return where an option expires in the bars, and the price at which it settles.
 
     ``owner`` names its underlying, and ``venue`` is the venue of that. Raises DataError if the
@@ -72,7 +77,11 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
     return Settlement(bar, is_inside, price)
 
 
-def locate_expiry(markets: Markets, expiry: int, jitter: int) -> tuple[int, bool]:
+def locate_expiry(
+    markets: Markets,
+    expiry: int,
+    jitter: int,
+) -> tuple[int, bool]:
     """Return the bar of an expiry, and whether it is inside the bar, not at its open.
 
     An expiry up to ``jitter`` ns from the open of a bar is at that open. One that no bar covers
@@ -500,7 +509,11 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
     return quotes
 
 
-def read_last_quotes(markets: Markets, chain: Chain, option: Option) -> pd.DataFrame:
+def read_last_quotes(
+    markets: Markets,
+    chain: Chain,
+    option: Option,
+) -> pd.DataFrame:
     """Return the last quote of an option before each close, NaN where that is too old."""
     listing: Any = markets.listing
     before_close = markets.time + markets.interval - 1

@@ -171,7 +171,11 @@ def find_expiry(option: Option) -> int:
     return core.to_nanoseconds(str(option.expiry), "expiry")
 
 
-def find_underlying(named: str, markets: Mapping[str, Market], what: str) -> str:
+def find_underlying(
+    named: str,
+    markets: Mapping[str, Market],
+    what: str,
+) -> str:
     """Return the market that is named, by its name, its coin or its instrument.
 
     Raises ParameterError, which begins with ``what``, if none or several are.

@@ -20,7 +20,11 @@ LIST_OPTIONS = (
 )
 
 
-def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float]) -> None:
+def check_lots(
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    lots: Sequence[float],
+) -> None:
     """Require that a schedule holds whole lots, and so at least one.
 
     ``lots`` are the contracts of a lot of each of the ``names``, 0 where any quantity is allowed.

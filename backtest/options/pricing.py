@@ -56,7 +56,11 @@ class Terms(NamedTuple):
     is_coin: bool = False
 
 
-def read_terms(kind: Kind, numbers: Mapping[str, Number], settlement: object = "cash") -> Terms:
+def read_terms(
+    kind: Kind,
+    numbers: Mapping[str, Number],
+    settlement: object = "cash",
+) -> Terms:
     """Return checked arguments, broadcast to one shape; raise ParameterError for a bad one.
 
     The terms are the sign of the kind, 1 for a call, and then ``numbers`` in their order: arrays if

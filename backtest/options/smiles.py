@@ -45,7 +45,14 @@ class Smile(NamedTuple):
     bend: FloatArray
 
 
-def shape_smile(a: Number, b: Number, rho: Number, m: Number, sigma: Number, k: Number) -> Smile:
+def shape_smile(
+    a: Number,
+    b: Number,
+    rho: Number,
+    m: Number,
+    sigma: Number,
+    k: Number,
+) -> Smile:
     """Return total variance and its derivatives by k; the parameters broadcast with k."""
     x = np.asarray(k, dtype=np.float64) - m
     root = np.sqrt(x * x + np.square(sigma))

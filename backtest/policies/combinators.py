@@ -480,7 +480,12 @@ class OptionRule(Combinator):
         """Return what the policy asks."""
         return asked[0]
 
-    def option_orders(self, bar: Any, account: Any, chain: Any) -> OptionOrders:
+    def option_orders(
+        self,
+        bar: Any,
+        account: Any,
+        chain: Any,
+    ) -> OptionOrders:
         """Return the orders of the policy inside, and those of the rule, by the name of the leg.
 
         Raises PolicyError if both order a leg of one name.

@@ -173,7 +173,11 @@ class FormulaWriter:
         return note_read(self.scope[name], self.scope.get("combine"), self.rules)
 
 
-def note_read(formula: Any, own: Any, rules: Mapping[CombinedPart, Any]) -> Any:
+def note_read(
+    formula: Any,
+    own: Any,
+    rules: Mapping[CombinedPart, Any],
+) -> Any:
     """Return the formula of a combinator, with a note of the fields that its formulas read.
 
     The formula hands bar and account on whole, so its own text would say that any field may be

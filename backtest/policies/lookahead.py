@@ -319,7 +319,13 @@ class LookAheadCheck:
                 if name in columns:
                     self._check_future(part, name, longer.columns[name], columns[name][:stop])
 
-    def _check_future(self, part: Part, name: str, column: FloatArray, changed: FloatArray) -> None:
+    def _check_future(
+        self,
+        part: Part,
+        name: str,
+        column: FloatArray,
+        changed: FloatArray,
+    ) -> None:
         """Raise PolicyError if a column of a part differs when other bars follow it."""
         rows = find_differences(changed, column, self.tolerance).tolist()
         if rows:
@@ -413,7 +419,12 @@ class LookAheadCheck:
                     room -= n_observed
         return sorted(plan)
 
-    def _choose_first_ends(self, low: int, length: int, room: int) -> Iterator[int]:
+    def _choose_first_ends(
+        self,
+        low: int,
+        length: int,
+        room: int,
+    ) -> Iterator[int]:
         """Yield the bar at which the first part of each chain ends, over ``low``.
 
         The parts of a chain begin at one bar. The first has ``length`` bars, and each of the others
@@ -546,7 +557,13 @@ class LookAheadCheck:
             )
             raise self._refuse(part, row, text, STEADY)
 
-    def _refuse(self, part: Part, row: int, problem: str, cure: str) -> PolicyError:
+    def _refuse(
+        self,
+        part: Part,
+        row: int,
+        problem: str,
+        cure: str,
+    ) -> PolicyError:
         """Return the error of a row of a part."""
         bar = part.first + row
         time = format_time(int(self.market.time[bar]))
@@ -576,7 +593,11 @@ def find_first_known(column: FloatArray) -> int:
     return int((~np.isnan(column)).argmax())
 
 
-def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> IntArray:
+def find_differences(
+    one: FloatArray,
+    longer: FloatArray,
+    tolerance: float,
+) -> IntArray:
     """Return the rows in which a column and a longer one differ by more than a tolerance.
 
     Two values may differ by ``tolerance`` times the larger of them. Near 0 that is next to nothing,
@@ -657,7 +678,11 @@ def find_funding_changes(market: Market) -> FloatArray:
     return changes
 
 
-def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[tuple[str, Market]]:
+def make_futures(
+    market: Market,
+    t: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, Market]]:
     """Yield markets that are equal up to bar t and differ after it, each with words for how."""
     yield "when the market ends with bar", market.prefix(t + 1)
     yield "when other bars follow bar", rewrite_after(market, t, rng)
@@ -694,7 +719,11 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
     )
 
 
-def draw_bars(market: Market, t: int, rng: np.random.Generator) -> dict[str, FloatArray]:
+def draw_bars(
+    market: Market,
+    t: int,
+    rng: np.random.Generator,
+) -> dict[str, FloatArray]:
     """Return other prices, marks and volumes of the bars after bar t, by name.
 
     A walk from its close on, with moves of 2 % a bar and wicks of about 1 %; a bar opens where the

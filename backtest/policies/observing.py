@@ -87,7 +87,12 @@ def observe_together(
     return dict(together)
 
 
-def holds_at(together: Columns, place: int, alone: Mapping[str, FloatArray], n: int) -> bool:
+def holds_at(
+    together: Columns,
+    place: int,
+    alone: Mapping[str, FloatArray],
+    n: int,
+) -> bool:
     """Return whether columns (n_bars, n) have at a place the columns (n_bars,) observed alone."""
     if together.keys() != alone.keys():
         return False
@@ -187,7 +192,11 @@ def find_full_check(kind: tuple[object, ...] | None, market: Market) -> CheckedK
     return full_check
 
 
-def keep_full_check(kind: tuple[object, ...] | None, market: Market, causality: Causality) -> None:
+def keep_full_check(
+    kind: tuple[object, ...] | None,
+    market: Market,
+    causality: Causality,
+) -> None:
     """Keep a full check with the market and its beginnings, for other policies of the kind.
 
     A policy without a kind (:func:`find_kind`), and a check of too few cuts, vouch for no other.
@@ -196,7 +205,11 @@ def keep_full_check(kind: tuple[object, ...] | None, market: Market, causality: 
         find_shared_facts(market)[kind] = CheckedKind(causality, market.n_bars)
 
 
-def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadCheck:
+def start_check(
+    policy: Policy,
+    market: Market,
+    effort: int = 1,
+) -> LookAheadCheck:
     """Return the check of a policy on a market; parts with too few bars for it count as none."""
 
     def observe_part(part: Market) -> Columns | None:
@@ -273,7 +286,11 @@ def find_kind(policy: Policy, market: Market) -> tuple[object, ...] | None:
     return cls, cls.observe, source, policy.tolerance, float(signal[0]), tuple(choices)
 
 
-def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, FloatArray]:
+def check_columns(
+    policy: Policy,
+    columns: object,
+    n_bars: int,
+) -> dict[str, FloatArray]:
     """Return what ``observe`` returned as arrays of numbers, one per bar.
 
     Raises PolicyError for columns of another shape, kind or name.
@@ -297,7 +314,12 @@ def check_columns(policy: Policy, columns: object, n_bars: int) -> dict[str, Flo
     return checked
 
 
-def read_column(name: object, values: object, method: str, n_bars: int) -> FloatArray:
+def read_column(
+    name: object,
+    values: object,
+    method: str,
+    n_bars: int,
+) -> FloatArray:
     """Return one column as floats; a Series must be by times, or by numbers that rise."""
     column = core.by_dates(values)
     if is_series(column):

@@ -225,7 +225,11 @@ def attribute(life: AccountHistory, years: float) -> Attribution:
 
 
 @checked_only("life", "time")
-def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFrame:
+def attribute_by(
+    life: AccountHistory,
+    time: IntArray,
+    by: Period,
+) -> pd.DataFrame:
     """Return the terms and ``growth`` summed over periods of UTC time, a row each.
 
     ``time`` (n_bars,) holds open times in ns: a bar belongs to the period in which it opens; ``by``

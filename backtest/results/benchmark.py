@@ -166,7 +166,11 @@ def sum_gains(
     return np.asarray(weighted.sum(axis=0))
 
 
-def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatArray:
+def read_prices(
+    prices: pd.Series,
+    markets: Markets,
+    first: int,
+) -> core.FloatArray:
     """Return the simple returns of a Series of prices by bar; 0 where none is before.
 
     Raises ParameterError for a bar of the run, from ``first`` on, without a positive price.

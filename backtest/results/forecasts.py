@@ -124,7 +124,11 @@ def find_p_value(log_ratio: float) -> float:
     return math.erfc(math.sqrt(max(log_ratio, 0.0)))
 
 
-def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
+def log_likelihood(
+    misses: int,
+    hits: int,
+    probability: float | None = None,
+) -> float:
     """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
     q = probability
     if q is None:

@@ -229,7 +229,11 @@ def find_folder(name: str, store: Path) -> Path:
     )
 
 
-def find_inner_folders(folders: Sequence[str], store: Path, name: str) -> list[Path]:
+def find_inner_folders(
+    folders: Sequence[str],
+    store: Path,
+    name: str,
+) -> list[Path]:
     """Return the folders inside those of other results whose name or id begins so."""
     inner_names = set[str]()
     for kind in KINDS:
@@ -463,7 +467,11 @@ def read_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def read_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def read_progress(
+    folder: Path,
+    kind: str,
+    manifest: Mapping[str, Any],
+) -> dict[str, Any]:
     """Return how far a result is that is not finished, by the fields of entries."""
     note = find_kind(kind)._read_progress(folder, manifest)
     return {

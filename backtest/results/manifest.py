@@ -123,7 +123,11 @@ def describe_all_tables(setup: Any, span: RunSpan) -> dict[str, str]:
     return texts
 
 
-def list_tables_in_use(market: Market, venue: Venue, start: int) -> list[dict[str, Any]]:
+def list_tables_in_use(
+    market: Market,
+    venue: Venue,
+    start: int,
+) -> list[dict[str, Any]]:
     """Return the margin tables of a run, with the first bar of each and the number of its bars."""
     time = market.time[market.time >= start]
     return [
@@ -288,7 +292,11 @@ def phrase_text(source: str) -> str:
     return source.removeprefix("<").removesuffix(">").removeprefix("Markets: ")
 
 
-def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dict[str, Any]:
+def describe_bars(
+    market: Market | Markets,
+    start: int,
+    closes: IntArray,
+) -> dict[str, Any]:
     """Return what a manifest says of the bars from a start to the last of some closes, ns."""
     return {
         "source": repr(market),

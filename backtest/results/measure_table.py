@@ -625,7 +625,11 @@ def find_sure_growth(disutility: Any, periods: float) -> FloatArray:
     return np.where(np.isnan(disutility), np.nan, rates)
 
 
-def measure_path(tally: Tally, span: RunSpan, unit: FloatArray) -> dict[str, float]:
+def measure_path(
+    tally: Tally,
+    span: RunSpan,
+    unit: FloatArray,
+) -> dict[str, float]:
     """Return the measures of the unit values at all closes."""
     first_unit = tally.first_unit
     days = performance.calendar_returns(span.opens, unit, first_unit, "D")

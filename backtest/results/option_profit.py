@@ -80,7 +80,11 @@ class Moves(NamedTuple):
     end: OptionState
 
 
-def compute_greeks(terms: OptionTerms, options: IntArray, state: OptionState) -> Greeks:
+def compute_greeks(
+    terms: OptionTerms,
+    options: IntArray,
+    state: OptionState,
+) -> Greeks:
     """Return the Greeks per unit of the underlying, of shape (m,) each.
 
     ``options`` (m,) are places in the terms.
@@ -90,7 +94,11 @@ def compute_greeks(terms: OptionTerms, options: IntArray, state: OptionState) ->
     return Greeks(*evaluate_rows(greeks, terms, options, state))
 
 
-def compute_prices(terms: OptionTerms, options: IntArray, state: OptionState) -> FloatArray:
+def compute_prices(
+    terms: OptionTerms,
+    options: IntArray,
+    state: OptionState,
+) -> FloatArray:
     """Return the prices per unit of the underlying, of shape (m,)."""
     from backtest.options.pricing import price  # noqa: PLC0415 - only with options
 

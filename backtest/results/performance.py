@@ -39,7 +39,11 @@ def find_growth_rate(growth: float, years: float) -> float:
     return math.expm1(exponent)
 
 
-def annualize_ratios(mean: Any, deviation: Any, periods: float) -> core.FloatArray:
+def annualize_ratios(
+    mean: Any,
+    deviation: Any,
+    periods: float,
+) -> core.FloatArray:
     """Return mean over deviation, annualized; NaN if the deviation is below 1e-12."""
     known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
     return np.asarray(mean / known * math.sqrt(periods))
@@ -154,7 +158,11 @@ def sampled_returns(
     return divide(ends[1:], ends[:-1], empty=1.0) - 1.0
 
 
-def divide(over: Any, under: core.FloatArray, empty: float = 0.0) -> core.FloatArray:
+def divide(
+    over: Any,
+    under: core.FloatArray,
+    empty: float = 0.0,
+) -> core.FloatArray:
     """Return quotients; ``empty`` where the divisor is not over 0."""
     quotients: core.FloatArray = np.full(np.broadcast(over, under).shape, empty)
     np.divide(over, under, out=quotients, where=under > 0.0)

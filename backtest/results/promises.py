@@ -255,7 +255,11 @@ def measure_volatility(returns: core.FloatArray, volatility: float) -> Finding:
     )
 
 
-def measure_tail(returns: core.FloatArray, level: float, function: Any) -> Finding:
+def measure_tail(
+    returns: core.FloatArray,
+    level: float,
+    function: Any,
+) -> Finding:
     """Return a value at risk or an expected shortfall of returns (n,), with its 95 % interval.
 
     That of a quantile by order statistics; that of the mean beyond it, e, by its standard error,
@@ -299,7 +303,11 @@ def measure_tail(returns: core.FloatArray, level: float, function: Any) -> Findi
     )
 
 
-def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Finding:
+def compare_liquidations(
+    run: Any,
+    forecasts: core.FloatArray,
+    step: int,
+) -> Finding:
     """Compare forecasts over ``step`` bars, from every step-th close on, with what came.
 
     A horizon counts once, however often its account was liquidated; one without a forecast, or

@@ -140,7 +140,11 @@ class TermRows(NamedTuple):
     positions: FloatArray
 
 
-def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRows]:
+def new_record(
+    n_bars: int,
+    n: int,
+    n_options: int = 0,
+) -> tuple[Record, TermRows]:
     """Return a record of zeros, and its terms of money as rows; both are views of the same arrays.
 
     What is written into the rows stands in the record too. Of a single position without options

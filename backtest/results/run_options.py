@@ -143,7 +143,11 @@ def list_hedges(run: RunData, options: RunOptions) -> dict[int, Hedge]:
     return hedges
 
 
-def measure_variance(run: RunData, place: int, has_options: BoolArray) -> float:
+def measure_variance(
+    run: RunData,
+    place: int,
+    has_options: BoolArray,
+) -> float:
     """Return the variance of an instrument per year, while options on it were held; or NaN."""
     moves = np.diff(np.log(run.marks[:, place]))
     is_seen = has_options[1:] & np.isfinite(moves)

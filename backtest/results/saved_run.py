@@ -208,7 +208,11 @@ def read_part(name: str, values: Any) -> Any:
     return numbers
 
 
-def read_record(bars: pd.DataFrame, wide: pd.DataFrame, names: Sequence[str]) -> Record:
+def read_record(
+    bars: pd.DataFrame,
+    wide: pd.DataFrame,
+    names: Sequence[str],
+) -> Record:
     """Return the record of account, positions and closes."""
     account = [bars[name].to_numpy() for name in AccountFields._fields]
     closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]

@@ -103,7 +103,11 @@ DUST = 1e-9
 """A rest of a term below this share of its payments is rounding."""
 
 
-def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd.DataFrame:
+def attribution_table(
+    names: Sequence[str],
+    account: Fields,
+    held: Fields,
+) -> pd.DataFrame:
     """Return what each instrument made and paid, what no instrument did, and the total."""
     columns = {}
     for term in TERMS:

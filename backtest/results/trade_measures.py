@@ -133,7 +133,11 @@ def collect_trades(run: RunRecord, view: TradeView) -> dict[str, Any]:
     return {name: values[order] for name, values in table.items()}
 
 
-def find_price(run: RunRecord, holding: Holding, value: FloatArray) -> FloatArray:
+def find_price(
+    run: RunRecord,
+    holding: Holding,
+    value: FloatArray,
+) -> FloatArray:
     """Return the prices of values of a holding; of an option they are the same."""
     if holding.place is None:
         return value
@@ -249,7 +253,11 @@ def reduce_spans(
     return np.where(stop > first, reduced, np.nan)
 
 
-def find_whole_bars(run: RunRecord, fills: Fills, rows: TradeRows) -> tuple[IntArray, IntArray]:
+def find_whole_bars(
+    run: RunRecord,
+    fills: Fills,
+    rows: TradeRows,
+) -> tuple[IntArray, IntArray]:
     """Return the first bar that each trade lived through whole, and the bar after the last one.
 
     A trade that begins at a close lives through the bars after that; one that ends at a close

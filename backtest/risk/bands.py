@@ -155,7 +155,11 @@ def find_settlements(
     return firsts[place] + within_bar, place
 
 
-def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
+def resample_market(
+    market: Market,
+    rows: core.IntArray,
+    jitter: int,
+) -> Market:
     """Return a market whose bars repeat the bars ``rows`` (n_bars,) of this one.
 
     All prices of a bar are multiplied by one factor, so that its moves from the close before stay
@@ -703,7 +707,11 @@ def simulate_path(
     return SimulatedPath(measures, unit, returns, is_liquidated)
 
 
-def check_repeated(resampler: Resampler, result: Result, how: engine.Compile) -> None:
+def check_repeated(
+    resampler: Resampler,
+    result: Result,
+    how: engine.Compile,
+) -> None:
     """Refuse a run that its own bars do not give again: one whose policies changed on the way."""
     all_bars = np.arange(resampler.setup.markets.n_bars)
     outcome = resampler.run(all_bars, how)
@@ -765,7 +773,11 @@ def tabulate_events(events: Sequence[PathEvent], goal: float | None) -> pd.DataF
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("event")
 
 
-def describe_event(n_hit: int, n: int, share_of_returns: float) -> dict[str, float]:
+def describe_event(
+    n_hit: int,
+    n: int,
+    share_of_returns: float,
+) -> dict[str, float]:
     """Return the row of an event that ``n_hit`` of n accounts have: a share and its interval."""
     share, low, high = estimate(n_hit, n, 0.95)
     return {

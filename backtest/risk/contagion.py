@@ -428,7 +428,12 @@ def spread_losses(
     )
 
 
-def list_by_market(names: Sequence[str], what: str, value: Any, default: Any = None) -> list[Any]:
+def list_by_market(
+    names: Sequence[str],
+    what: str,
+    value: Any,
+    default: Any = None,
+) -> list[Any]:
     """Return the value of each market: the same for all, or from a mapping."""
     if not isinstance(value, Mapping):
         return [value] * len(names)
@@ -478,7 +483,11 @@ def check_venues(names: Sequence[str], venues: Sequence[Venue]) -> None:
             )
 
 
-def tabulate_rounds(book: Books, names: Sequence[str], insurance: float) -> pd.DataFrame:
+def tabulate_rounds(
+    book: Books,
+    names: Sequence[str],
+    insurance: float,
+) -> pd.DataFrame:
     """Return a row for each round of a cascade that has run; round 0 is the shock alone."""
     of_shock = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0)}
     of_shock |= book.name_all("price", book.shocked)

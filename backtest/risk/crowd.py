@@ -498,7 +498,11 @@ def share_open_interest(is_long: core.BoolArray, long_share: float) -> core.Floa
     return np.where(is_long, share_of_a_long, share_of_a_short)
 
 
-def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> core.FloatArray:
+def draw_leverage(
+    leverage: Any,
+    n: int,
+    rng: np.random.Generator,
+) -> core.FloatArray:
     """Return the leverage of each account, (n,), from a law such as ``"uniform:2:20"``."""
     name, low, high = read_leverage(leverage)
     share = rng.random(n)

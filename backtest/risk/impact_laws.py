@@ -71,7 +71,12 @@ class SquareRoot(core.Value):
     coefficient: Annotated[float, NOT_NEGATIVE] = 1.0
     volatility: Annotated[float | None, POSITIVE] = None
 
-    def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
+    def curve(
+        self,
+        volume: float | None,
+        market: Market | None,
+        contract: Contract,
+    ) -> ImpactCurve:
         """Return the law as numbers, for a daily volume in money or that of a market."""
         daily_volume = find_volume(volume, market, contract)
         if daily_volume is None:

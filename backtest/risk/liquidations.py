@@ -174,7 +174,11 @@ DEFAULTS = 7
 """Which random numbers of a path its default draws."""
 
 
-def draw_defaults(rate: float, paths: Paths, times: core.FloatArray) -> core.IntArray:
+def draw_defaults(
+    rate: float,
+    paths: Paths,
+    times: core.FloatArray,
+) -> core.IntArray:
     """Return the bar of each path in which the venue defaults, or the number of bars.
 
     It does at an exponential time; ``times`` (n_bars,) are the years from the start to each close.
@@ -205,7 +209,12 @@ def name_interval(kind: str) -> tuple[str, str]:
     return f"{kind}_simulation_low", f"{kind}_simulation_high"
 
 
-def describe_share(kind: str, hits: float, n: int, confidence: float = 0.95) -> dict[str, float]:
+def describe_share(
+    kind: str,
+    hits: float,
+    n: int,
+    confidence: float = 0.95,
+) -> dict[str, float]:
     """Return the columns of a probability: the share of hits, and the ends of its interval."""
     share, low, high = estimate(hits, n, confidence)
     name_low, name_high = name_interval(kind)
@@ -246,7 +255,12 @@ def describe_horizon(
     return row
 
 
-def choose_probability(row: Mapping[str, float], default: float, *, is_calm: bool) -> float:
+def choose_probability(
+    row: Mapping[str, float],
+    default: float,
+    *,
+    is_calm: bool,
+) -> float:
     """Return the probability of losing the account: of the model, in calm at least history's.
 
     ``default`` is the probability that the venue defaults, which history does not have.

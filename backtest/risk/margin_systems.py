@@ -538,7 +538,11 @@ def write_rules(rules: Mapping[str, DynamicMargin | None]) -> dict[str, str | No
     return texts
 
 
-def find_warm(known: core.BoolArray, warm_up: int, market: Market) -> core.BoolArray:
+def find_warm(
+    known: core.BoolArray,
+    warm_up: int,
+    market: Market,
+) -> core.BoolArray:
     """Return the days after so many known ones; two are needed."""
     is_warm = known & (np.cumsum(known) > warm_up)
     if np.count_nonzero(is_warm) < 2:
@@ -558,7 +562,11 @@ def find_inner(rule: DynamicMargin | None) -> Any:
     return innermost.override(floor=rule.floor, cap=rule.cap, notice=rule.notice)
 
 
-def find_promise(rule: DynamicMargin, inner: Any, coverage: float) -> tuple[int, float]:
+def find_promise(
+    rule: DynamicMargin,
+    inner: Any,
+    coverage: float,
+) -> tuple[int, float]:
     """Return the days that a margin is meant for, and the share of losses that it covers."""
     if rule.is_of_volatility:
         return max(math.ceil(inner.days), 1), float(inner.quantile)

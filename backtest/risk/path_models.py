@@ -133,7 +133,11 @@ def block_length(returns: core.FloatArray) -> float:
     return max(least, find_block_length(returns**2))  # it is NaN if the squares do not vary
 
 
-def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> float:
+def find_row_scale(
+    model: Filtered,
+    rows: core.FloatArray,
+    target: float,
+) -> float:
     """Return by what squared rows are multiplied, so that paths have the variance of history.
 
     ``rows`` (n,) are squared returns over their variance.

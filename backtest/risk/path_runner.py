@@ -185,7 +185,12 @@ class PathsRunner(core.Carried):
         runner.setup = self.setup._replace(policies=chosen, observed=observed)
         return runner
 
-    def find_past(self, bars: int, least: int = 0, most: float = math.inf) -> PastStarts:
+    def find_past(
+        self,
+        bars: int,
+        least: int = 0,
+        most: float = math.inf,
+    ) -> PastStarts:
         """Return what happened to the account, new at each day's first open of history.
 
         Each is followed for ``bars`` bars, or to the end of the data. A history of less than a year
@@ -421,7 +426,12 @@ class PathsRunner(core.Carried):
         weights = self.list_weights(seen)
         return engine.observe_policies(chosen, above, seen, self.venues, weights, is_checked=False)
 
-    def join(self, bars: Mapping[str, PathBars], k: int, number: int) -> Markets:
+    def join(
+        self,
+        bars: Mapping[str, PathBars],
+        k: int,
+        number: int,
+    ) -> Markets:
         """Return path k of some, with the history that its columns need, or the run's, in front."""
         history = as_markets(self.paths.history)
         n_bars_before = self.warm_up.count_bars(history, self.venues)
@@ -487,7 +497,13 @@ class PathsRunner(core.Carried):
             plain.run_path(number + fault.lane)
             raise
 
-    def _lay(self, bars: Mapping[str, PathBars], first: int, stop: int, k: int) -> Any:
+    def _lay(
+        self,
+        bars: Mapping[str, PathBars],
+        first: int,
+        stop: int,
+        k: int,
+    ) -> Any:
         """Return the inputs of the loop: of path k with its own setup, or of a whole block."""
         if self.is_own:
             joined = self.join(bars, k, first + k)
@@ -507,7 +523,13 @@ class PathsRunner(core.Carried):
             self.repeated[n] = repeated
         return engine.lay(self.setup, n, columns, known, repeated, **drawn)
 
-    def observe_block(self, bars: Mapping[str, PathBars], n: int, *, is_first: bool) -> PathColumns:
+    def observe_block(
+        self,
+        bars: Mapping[str, PathBars],
+        n: int,
+        *,
+        is_first: bool,
+    ) -> PathColumns:
         """Return the columns of the policies along n paths, and when each is asked (n, names)."""
         names = self.paths.names
         columns = []
@@ -654,7 +676,11 @@ def count_paths(columns: Mapping[str, core.FloatArray]) -> int:
     return n_paths
 
 
-def find_known(columns: Mapping[str, core.FloatArray], n: int, width: int) -> core.IntArray:
+def find_known(
+    columns: Mapping[str, core.FloatArray],
+    n: int,
+    width: int,
+) -> core.IntArray:
     """Return the bar of each of n paths at which all columns have had a value, before it or on it.
 
     Paths are the last ``width`` bars. Columns that never have a value do not count. A column has

@@ -506,7 +506,11 @@ def check_correlated(models: Mapping[str, PathModel]) -> None:
         )
 
 
-def choose_models(model: Any, pasts: Mapping[str, Market], drift: Drift | None) -> dict[str, Any]:
+def choose_models(
+    model: Any,
+    pasts: Mapping[str, Market],
+    drift: Drift | None,
+) -> dict[str, Any]:
     """Return the model of each instrument, fitted to its past unless it has parameters."""
     kind: Any = MODELS.get(model.lower()) if isinstance(model, str) else model
     if not isinstance(model, PathModel) and kind not in MODELS.values():

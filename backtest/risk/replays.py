@@ -150,7 +150,12 @@ def plan_dates(runner: PathsRunner, bars: Mapping[str, int]) -> dict[str, core.I
     return plans
 
 
-def replay_held(runner: PathsRunner, name: str, bars: int, told: float) -> Replayed:
+def replay_held(
+    runner: PathsRunner,
+    name: str,
+    bars: int,
+    told: float,
+) -> Replayed:
     """Return the record of one size, held at each past date: was it liquidated within some bars.
 
     Nothing is searched in the past. ``told`` is the probability that the size has today.
@@ -180,7 +185,11 @@ def count_bars(runner: PathsRunner, horizon: str) -> int:
     return r.read_horizons(runner.paths, horizon)[horizon]
 
 
-def find_dates(runner: PathsRunner, bars: int, longer: int = 0) -> core.IntArray:
+def find_dates(
+    runner: PathsRunner,
+    bars: int,
+    longer: int = 0,
+) -> core.IntArray:
     """Return the dates of a horizon, as bars of history, from when a forecast could be made on.
 
     Columns are known there, a model has returns to be fitted to, and one horizon lies before. The
@@ -253,7 +262,11 @@ def move_to_date(
     return replace(runner, paths=paths, test=test, resume=None, is_trusted=True)
 
 
-def count_lost(runner: PathsRunner, bars: Mapping[str, int], threads: int) -> dict[str, int]:
+def count_lost(
+    runner: PathsRunner,
+    bars: Mapping[str, int],
+    threads: int,
+) -> dict[str, int]:
     """Return how many paths lose the account within some bars, by liquidation or ruin."""
     lost = dict.fromkeys(bars, 0)
     for lives in runner.run_chunks(threads=threads):

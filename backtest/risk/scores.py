@@ -557,7 +557,11 @@ def show_scores(scores: pd.DataFrame, intervals: pd.DataFrame | None = None) -> 
     )
 
 
-def show_table(table: pd.DataFrame, heads: Mapping[str, Head], caption: str) -> ShownTable:
+def show_table(
+    table: pd.DataFrame,
+    heads: Mapping[str, Head],
+    caption: str,
+) -> ShownTable:
     """Return a table of those columns that it has and that have a head."""
     shown = {name: head for name, head in heads.items() if name in table}
     label = Head(str(table.index.name))

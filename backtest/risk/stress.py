@@ -377,7 +377,11 @@ def list_gains(
     return [account.exposures[name] * log for name, log in farthest.items()]
 
 
-def scale_scenario(scenario: Scenario, logs: Mapping[str, float], factor: float) -> Scenario:
+def scale_scenario(
+    scenario: Scenario,
+    logs: Mapping[str, float],
+    factor: float,
+) -> Scenario:
     """Return a scenario in which each market moves by its log move times a factor."""
     moves = {name: shrink(factor * log) for name, log in logs.items()}
     return scenario.override(price=0.0, prices=moves, correlation=None)
@@ -719,7 +723,11 @@ def choose_scenarios(
     return tuple(scenario for scenario in chosen if scenario.asset != other_kind)
 
 
-def find_bars(account: StressedAccount, scenario: Scenario, data: Any) -> tuple[Bars | None, str]:
+def find_bars(
+    account: StressedAccount,
+    scenario: Scenario,
+    data: Any,
+) -> tuple[Bars | None, str]:
     """Return the bars that a scenario replays, None if it has none, and where they are from."""
     replayed = slice_replays(account, scenario, data)
     if replayed is not None:
@@ -751,7 +759,11 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
+def slice_replays(
+    account: StressedAccount,
+    scenario: Scenario,
+    data: Any,
+) -> Bars | None:
     """Return the bars of data in the days of a scenario, None unless all that move have them.
 
     Collateral of a constant price needs none: it rests at its last close.

@@ -107,7 +107,11 @@ def make_signal(
     return pd.Series(kept, index=market.times, name="signal")
 
 
-def keep_sides(values: core.FloatArray, sides: str, most: float = 1.0) -> core.FloatArray:
+def keep_sides(
+    values: core.FloatArray,
+    sides: str,
+    most: float = 1.0,
+) -> core.FloatArray:
     """Return values up to ``most`` in size, those of a side that is not traded as 0."""
     low = 0.0 if sides == "long" else -most
     high = 0.0 if sides == "short" else most

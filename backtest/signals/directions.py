@@ -16,7 +16,11 @@ from backtest.signals.computed import NOTE, read_note, require_unit, write_note
 CARRY_SERIES = f"{m.CARRIED}bt.signals.from_series(market, signal.shift(1), carry=True)"
 
 
-def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArray:
+def read_signal(
+    signal: object,
+    market: Market,
+    first: int = 0,
+) -> core.FloatArray:
     """Return the signal as an array of shape (n_bars,), or (1,) for a constant, checked.
 
     None is a constant 1, long. Bars before ``first`` are not traded, so their values may be
@@ -75,7 +79,11 @@ def suggest(signal: object, values: core.FloatArray) -> str:
     return f"; {CARRY_SERIES}"
 
 
-def cut_rows(signal: Any, whole: Market | Markets, part: Market | Markets) -> Any:
+def cut_rows(
+    signal: Any,
+    whole: Market | Markets,
+    part: Market | Markets,
+) -> Any:
     """Return the rows of a signal of a market that are of a part of it, with its note.
 
     Of an array, as many rows are cut at each end as the part lacks bars there: one of a wrong
@@ -179,7 +187,11 @@ class Directions(NamedTuple):
         return pd.Series(self.values, index=self.market.times)
 
 
-def read_directions(signal: Any, market: Market | Markets, first: int = 0) -> Directions:
+def read_directions(
+    signal: Any,
+    market: Market | Markets,
+    first: int = 0,
+) -> Directions:
     """Return the signal on the bars of policies; before bar ``first`` it may be unknown."""
     clock = m.find_clock(market)
     read: Any = read_signal

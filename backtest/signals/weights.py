@@ -84,7 +84,11 @@ def inverse_volatility(
     return write_note(frame, text="inverse volatility")
 
 
-def allocate_inverse(seen: Markets, half_life: float, every: int) -> core.FloatArray:
+def allocate_inverse(
+    seen: Markets,
+    half_life: float,
+    every: int,
+) -> core.FloatArray:
     """Return weights by the inverse of volatility, (n_bars, n_instruments); NaN before."""
     squares = pd.DataFrame(find_returns(seen) ** 2)
     variances = squares.ewm(halflife=half_life).mean().to_numpy()  # each by its own past alone
@@ -490,7 +494,11 @@ class Segment(NamedTuple):
     bars: core.IntArray
 
 
-def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]:
+def list_segments(
+    markets: Markets,
+    known: int,
+    every: int,
+) -> Iterator[Segment]:
     """Yield the spans with the same instruments; weights are due at every ``every``-th bar.
 
     An instrument takes part where it can be traded and has ``known`` returns.

@@ -618,7 +618,11 @@ Pool = Literal["mean", "median", "worst"]
 """How measures of several markets become one."""
 
 
-def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatArray:
+def pool_measure(
+    name: str,
+    values: core.FloatArray,
+    pool: Pool,
+) -> core.FloatArray:
     """Return a measure of each set over all markets, (n_sets,).
 
     ``values`` (n_markets, n_sets) are the measure by market. The number of ruined accounts is a

@@ -573,7 +573,11 @@ def find_missing(settings: Settings, given: Mapping[str, object]) -> Iterator[st
             yield f"{name} has no default and must be given"
 
 
-def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
+def convert_column(
+    setting: Setting,
+    given: np.ndarray,
+    faults: list[str],
+) -> np.ndarray:
     """Return values in the type of a setting; add a fault that says which it refuses.
 
     ``given`` (n_sets,) are of any type. A refused value is returned as the zero of the type.

@@ -47,7 +47,11 @@ class BuiltTable(NamedTuple):
     sampled: dict[int, core.FloatArray]
 
 
-def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> BuiltTable:
+def build_table(
+    evaluator: Evaluator,
+    sets: Sets,
+    progress: Progress | None,
+) -> BuiltTable:
     """Return the table of sets; equal ones run once. Warns of those that failed.
 
     After Ctrl-C the table has the sets that were done, with a warning. Raises KeyboardInterrupt if
