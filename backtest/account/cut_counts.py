@@ -109,13 +109,11 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
 def count_decision(bar: r.AccountBar, equity: float, time: float, i: int) -> None:
     """Add one decision to ``scratch.cuts``: what each limit cut from asked to filled.
 
-    Called after its order was filled or left. The limits come in the order in which they cut: those
-    of leverage, the share of the equity (``margin_share``), then margin, wallet, volume, lots and
-    the market. Each cuts what the one before left, so the cuts add up to asked less filled.
-    Notional is by side: positive on the side of the decision.
+    Called after its order was filled, or left because of its band. The cuts add up to asked less
+    filled, in the order in which they were made: each cuts what the one before it left. Notional is
+    by side: positive on the side of the decision.
     """
-    scratch = bar.scratch
-    plan = scratch.plans[i]
+    plan = bar.scratch.plans[i]
     notional_asked = compute_notional_asked(bar, equity, i)
 
     # Infinite and unknown leverage ask for no number. Staying flat is no decision.
@@ -123,14 +121,10 @@ def count_decision(bar: r.AccountBar, equity: float, time: float, i: int) -> Non
     if not notional_asked < math.inf or stays_flat:
         return
 
-    # Within its band nothing is ordered: what is held stays, and no share of the equity cut it.
-    # The fields of the plan for later stages are those of orders alone.
-    is_in_band = plan.kind == r.IN_BAND
+    is_kept = plan.kind == r.IN_BAND
     notional_filled = plan.notional_held
-    cut_by_share = 0.0
-    if not is_in_band:
+    if not is_kept:
         notional_filled = plan.quantity_filled * plan.contract_notional
-        cut_by_share = plan.cut_by_share
     decision = Decision(
         notional_asked=notional_asked,
         notional_filled=notional_filled,
@@ -138,21 +132,41 @@ def count_decision(bar: r.AccountBar, equity: float, time: float, i: int) -> Non
         time=time,
     )
 
-    # All limits together, also where nothing was cut. A cap that made an order of a target inside
-    # its band is counted, but cuts nothing: the order passes.
-    add_cut(scratch, decision, i, ALL, cut=notional_asked - notional_filled)
+    # All limits together are counted also where nothing was cut.
+    add_cut(bar.scratch, decision, i, ALL, cut=notional_asked - notional_filled)
+    if is_kept:
+        count_kept(bar, decision, equity, i)
+    else:
+        count_ordered(bar, decision, equity, i)
+
+
+@inlined
+def count_kept(bar: r.AccountBar, decision: Decision, equity: float, i: int) -> None:
+    """Add what the limits of leverage cut of a decision, and then its band, which keeps a position.
+
+    Nothing is ordered, so of its plan only ``target`` and ``notional_held`` are of this bar.
+    """
+    plan = bar.scratch.plans[i]
+    count_leverage(bar, decision, equity, plan.target, i)
+    count_cut(bar.scratch, decision, i, BAND, plan.target - plan.notional_held)
+
+
+@inlined
+def count_ordered(bar: r.AccountBar, decision: Decision, equity: float, i: int) -> None:
+    """Add what the limits of leverage cut of a decision, the share of the equity, then the market.
+
+    The share is ``margin_share``. After it come margin, wallet, volume, lots and the market.
+    """
+    scratch = bar.scratch
+    plan = scratch.plans[i]
+    # The gross cap made an order of a target inside its band. It cuts nothing: the order passes.
     if plan.cap_and_band == BAND_OVERRULED:
         add_cut(scratch, decision, i, CAP_OVER_BAND, cut=0.0)
 
-    # ``plan.target`` is what the share has left. The limits of leverage came before it.
-    target_before_share = plan.target + cut_by_share
-    if notional_asked != target_before_share:
-        count_leverage(bar, decision, equity, target_before_share, i)
-    if is_in_band:
-        count_cut(scratch, decision, i, BAND, target_before_share - notional_filled)
-    else:
-        count_cut(scratch, decision, i, MARGIN_SHARE, cut_by_share)
-        count_order(bar, decision, i)
+    # The share came after the limits of leverage, and ``target`` is what it left.
+    count_leverage(bar, decision, equity, plan.target + plan.cut_by_share, i)
+    count_cut(scratch, decision, i, MARGIN_SHARE, plan.cut_by_share)
+    count_order(bar, decision, i)
 
 
 @inlined
@@ -172,8 +186,12 @@ def count_leverage(
     """Add what the limits of leverage cut of a decision, from the notional asked to the target.
 
     Each cuts what the one before it left: ``min_leverage`` (a cut is negative where it raises),
-    ``max_leverage``, and the cap of gross leverage, which is the rest.
+    ``max_leverage``, and the cap of gross leverage, which is the rest. ``target`` is the notional
+    that they left, money.
     """
+    if decision.notional_asked == target:
+        return
+
     scratch = bar.scratch
     position = bar.state.positions[i]
     overlay = bar.state.wallet.overlay
