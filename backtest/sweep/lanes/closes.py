@@ -284,10 +284,11 @@ def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
 
 
 def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
-    """Add a cross position to the sums of all lanes: gross notional, and margin needed, a bound.
+    """Add a cross position at its close to the sums of all lanes (accounts).
 
-    They are the rows ``gross`` and ``needed`` of the account: money. With ``is_first`` they begin
-    with this position, whatever an earlier bar left in them.
+    They are the rows ``gross``, notional without sign, and ``needed``, a bound of the maintenance
+    margin: money. With ``is_first`` they begin with this position, whatever an earlier bar left in
+    them.
     """
     account = lanes.account
     contract_notional = abs(lanes.prices[PRICE.close, i])

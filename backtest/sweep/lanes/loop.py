@@ -247,7 +247,8 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n_instruments: int, 
     if is_trading:
         fill_trades(terms, lanes, n_instruments)
 
-    # Step 6: funding inside the bar, on what is held now.
+    # Step 6: funding inside the bar, on what is held now. Stops that trail follow the prices of the
+    # bar last, for the next one.
     if is_paying:
         quiet.pay_lanes(terms, feed, lanes, t, is_open=0)
         count_payments(lanes)

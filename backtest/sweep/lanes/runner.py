@@ -244,7 +244,8 @@ def split(
 
     order = order_sets(sets, panel)
     for alike in s.cut_rows_at(order.rows, order.ends):
-        # Sets that agree in what a block shares all fit lanes, or none does: the first is tested.
+        # ``alike`` are places of sets that agree in all that a block shares. So they all fit lanes,
+        # or none does: the first one is tested.
         setup = None
         parts: Iterable[IntArray] = [alike]
         if may_fit and len(alike) >= LEAST_LANES:

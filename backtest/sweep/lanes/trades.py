@@ -545,9 +545,12 @@ def spare_pool(
 ) -> float:
     """Return what a lane can spare after the losses and costs of its cross positions so far: money.
 
-    ``stake`` is what this position puts at stake. A lane that has nothing left, 0 or less or NaN,
-    may fail. Writes the sums of the lane up to this position into rows of the account: its next
-    position adds to them, so positions come one after another, and ``is_first`` begins the sums.
+    ``stake`` is what this position puts at stake, ``order.worth`` the equity of the lane at the
+    open. A lane that has nothing left, 0 or less or NaN, may fail in the bar, so it passes the bar
+    alone.
+
+    Writes the sums of the lane up to this position into rows of the account: its next position adds
+    to them, so positions come one after another, and ``is_first`` begins the sums.
     """
     of_position = LaneSums(loss=stake.loss, costs=stake.cost, committed=stake.initial)
     sums = add_to_sums(account, kind, of_position, is_first, lane)
