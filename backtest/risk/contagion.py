@@ -160,29 +160,30 @@ def read_coins(
 
 
 def find_spread(book: Books) -> FloatArray:
-    """Return the forced flow in market i that one unit of forced flow in market j causes, (n, n).
+    """Return what forced flow spreads to (n, n): row i, column j is the flow that j causes in i.
 
-    Forced flow is what accounts that fail must close. The first round of it is that of the accounts
-    which the shock fails. In each market their longs and shorts trade against each other, so that
-    the net flow alone moves its mark. Accounts that fail by the move of one mark close what they
-    hold in all markets: that is what the market causes, per unit that was closed in it, longs and
-    shorts both counted.
+    Forced flow is what failing accounts must close, in units of the market. In the first round the
+    accounts fail that the shock brings down. What they close in market j moves the mark of j alone,
+    and other accounts fail by that. What those close in market i is divided by the forced flow of
+    the first round in j: so it is caused per unit of flow in j.
     """
     n = len(book.start)
     failing = book.find_failing(book.shocked)
     closed = book.quantity[failing] * book.unit
+    # Longs and shorts that close trade against each other: only the rest moves the mark. All of it
+    # is forced flow, though.
     net = np.sum(closed, axis=0)
     gross = np.sum(np.abs(closed), axis=0)
 
     spread = np.zeros((n, n))
     for j in np.flatnonzero(net).tolist():
-        flow_of_market = np.zeros(n)
-        flow_of_market[j] = net[j]
-        marks = book.find_marks(flow_of_market)
+        flow_in_j = np.zeros(n)
+        flow_in_j[j] = net[j]
+        marks = book.find_marks(flow_in_j)
 
-        # Who has failed by the shock is counted already.
-        also_failing = np.setdiff1d(book.find_failing(marks), failing)
-        contracts = np.sum(np.abs(book.quantity[also_failing]), axis=0)
+        # Those that the shock brought down are counted already.
+        failing_next = np.setdiff1d(book.find_failing(marks), failing)
+        contracts = np.sum(np.abs(book.quantity[failing_next]), axis=0)
         spread[:, j] = contracts * book.unit / gross[j]
     return spread
 

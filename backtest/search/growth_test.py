@@ -86,37 +86,41 @@ def run_beside(
 ) -> BenchmarkedPart:
     """Run the best trial, and on the same bars buy and hold and constant leverage at equal risk.
 
-    ``is_unsignalled`` says that constant leverage holds the market, whatever the signal is.
+    ``pool`` says how the measures of separate accounts become one. ``is_unsignalled`` says that
+    constant leverage holds the market, whatever the signal is.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were given before the search
         replayed: Any = evaluator.replay(values, first=first, stop=stop)
     runs = [*replayed.values()] if isinstance(replayed, Mapping) else [replayed]
-    held = [equal_risk.hold_at_equal_risk(run, is_unsignalled=is_unsignalled) for run in runs]
-    lack = find_lack(held)
+    scaled = [equal_risk.hold_at_equal_risk(run, is_unsignalled=is_unsignalled) for run in runs]
 
-    # A line has the measures of each account, a series the mean of their returns.
+    # Each account has a line of measures, and returns by sampling period.
     lines = {
         OWN: [run.metrics for run in runs],
         equal_risk.BUY_AND_HOLD: [equal_risk.measure_market(run) for run in runs],
     }
-    series = [average_returns([run.returns for run in runs])]
+    of_trial = average_returns([run.returns for run in runs])
+    returns = [of_trial]
+
+    lack = find_lack(scaled)
     untested = lack
     if not lack:
-        constants = [scaled for scaled in held if isinstance(scaled, equal_risk.ScaledAccount)]
+        constants = [account for account in scaled if isinstance(account, equal_risk.ScaledAccount)]
         lines[equal_risk.CONSTANT] = [constant.result.metrics for constant in constants]
-        series_of_each = [constant.rest * constant.result.returns for constant in constants]
-        series.append(average_returns(series_of_each))
-        deviation = np.std(series[0])
-        if np.std(series[0] - series[1]) <= ALIKE * deviation:
+        # The volatility by which they still differ is scaled away in the returns.
+        of_constant = average_returns(
+            [constant.rest * constant.result.returns for constant in constants]
+        )
+        returns.append(of_constant)
+        if np.std(of_trial - of_constant) <= ALIKE * np.std(of_trial):
             untested = "it is constant leverage"
 
-    returns = np.array(series)
-    period = runs[0].span.years / len(runs[0].returns)
+    years_of_period = runs[0].span.years / len(runs[0].returns)
     return BenchmarkedPart(
         lines=pool_lines(lines, pool),
-        returns=returns,
-        years=returns.shape[1] * period,
+        returns=np.array(returns),
+        years=len(of_trial) * years_of_period,
         fills=sum(count_fills(run) for run in runs),
         untested=untested,
         lack=lack,
