@@ -349,9 +349,11 @@ def warn_of_dates(markets: Markets, venue: Any, labels: Mapping[str, str], start
 def list_misfits(
     markets: Markets, venue: Any, labels: Mapping[str, str], start: int
 ) -> Iterator[str]:
-    """Yield where a preset is not of the dates of a run from a time (ns) on, once for those alike.
+    """Yield a sentence for each preset whose figures are of other dates than the run.
 
-    ``venue`` may be by name. ``labels`` are what instruments are called, "" where there is one.
+    The run begins at ``start``, ns. ``venue`` is one for all instruments or has one by name.
+    Instruments with the same sentence share it: it begins with their ``labels``, which are "" where
+    there is one instrument. Prices that are made up have no dates to compare.
     """
     names_by_misfit: dict[str, list[str]] = {}
     for name, market in markets.items():

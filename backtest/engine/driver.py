@@ -642,12 +642,14 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     changed_rows = [bar - first for bar, _instrument, _table in inputs.changes]
     edges = {begin, stop, *(row for row in changed_rows if begin < row < stop)}
     for row, end in pairwise(sorted(edges)):
+        # A table that changes at a bar is in force at its close: all changes before the next one.
         terms = read_tables(inputs, first + row + 1)
         if caller is not None:
             terms = pack_terms(terms)
 
         bar = new_bar(terms, inputs.feed, state)
         held_of_rows = HeldAtCloses(*(field[row:end] for field in held))
+        # Views: what is written into them is in ``closes``.
         closes_of_rows = Closes(*(field[row - begin : end - begin] for field in closes))
         fill = fill_closes if caller is None else caller
         with np.errstate(all="ignore"):

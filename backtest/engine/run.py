@@ -434,6 +434,7 @@ def find_before(setup: Setup, begun: AccountState) -> Before:
     n = len(markets)
     resume = setup.resume
     if resume is not None:
+        _forecasts, trails_at_end = resume.volatilities
         # One position alone has no causes to tell apart.
         stands = np.zeros(n + 3)
         if not resume.has_one_position:
@@ -443,7 +444,7 @@ def find_before(setup: Setup, begun: AccountState) -> Before:
             signal=np.array(resume.state.positions.column("signal")),
             unrealized=np.asarray(resume.unrealized[-1]),
             stands=stands,
-            trails=resume.volatilities[1],
+            trails=trails_at_end,
         )
 
     # A market is listed in a span of bars; it has seen those of them before the run.

@@ -133,20 +133,21 @@ class PolicyClock(NamedTuple):
         return np.flatnonzero(self.rows >= 0)
 
     def hold(self, values: FloatArray) -> FloatArray:
-        """Return values of the bars that policies see at each bar of the market: the last known.
+        """Return at each bar of the market the value of the longer bar that closed last.
 
-        ``values`` has the shape (..., n_seen), or (1,) for a constant. 0 before the first of those
-        bars has closed.
+        Longer bars are those that policies see: ``values`` has the shape (..., n_seen), or (1,) for
+        a constant. The answer is 0 before the first of them has closed.
         """
         if self.is_every or values.shape == (1,):
             return values
 
-        # A bar with which none closes knows the one before the next. -1: none has closed yet.
+        # Where no longer bar closes with a bar, the one before the next is the last that has
+        # closed; -1 where none has.
         closes_with_bar = self.rows >= 0
         next_bar = self.find_next()
-        known = np.where(closes_with_bar, next_bar, next_bar - 1)
-        last_known = values[..., np.maximum(known, 0)]
-        return np.where(known >= 0, last_known, 0.0)
+        closed = np.where(closes_with_bar, next_bar, next_bar - 1)
+        last_values = values[..., np.maximum(closed, 0)]
+        return np.where(closed >= 0, last_values, 0.0)
 
     def pick(self, values: FloatArray) -> FloatArray:
         """Return values by bar, (..., n_bars) or (1,), at the closes of ``seen``."""
