@@ -262,6 +262,26 @@ def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
     return fills.assign(quantity=quantities)
 
 
+def is_near(
+    ours: float,
+    theirs: float,
+    quantity: float,
+    *,
+    mark: float,
+    tolerance: float,
+) -> bool:
+    """Return whether two liquidation prices of a position are close, as a share of the mark price.
+
+    ``ours`` is NaN where there is none: of a long position that is a price of 0. Of a short one it
+    is infinite, and 1 / price is compared, as a share of 1 / mark.
+    """
+    if not math.isnan(ours):
+        return abs(ours - theirs) <= tolerance * mark
+    if quantity > 0.0:
+        return theirs <= tolerance * mark
+    return mark <= tolerance * theirs
+
+
 def compare_liquidations(
     setup: Setup,
     snapshot: AccountSnapshot,
@@ -275,7 +295,7 @@ def compare_liquidations(
 
         mark = held.mark_price or float(setup.markets[name].mark_close[-1])
         mode = str(setup.account.for_instrument(name).margin)
-        if abs(ours[name] - theirs) <= NEAR[mode] * mark:
+        if is_near(ours[name], theirs, held.quantity, mark=mark, tolerance=NEAR[mode]):
             continue
 
         price = "none" if math.isnan(ours[name]) else format_price(ours[name])

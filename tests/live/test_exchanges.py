@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.live.contracts import is_near
 from backtest.strategies import Constant
 from backtest.venue.account_fields import find_meaning, read_account_fields
 from docs.ext.markdown import escape
@@ -195,12 +196,12 @@ def test_a_position_without_a_mode_is_posted_where_the_account_is_isolated():
     assert decide(bare, **terms).may_act
 
 
-@pytest.mark.parametrize(("mode", "theirs", "is_near"), [
+@pytest.mark.parametrize(("mode", "theirs", "is_close"), [
     ("isolated", 0.0431, True), ("isolated", 0.0437, False), ("isolated", 0.0418, False),
     ("cross", 0.0437, True), ("cross", 0.0465, False),
     ("cross", 0, True), ("cross", None, True), ("cross", "", True),
 ])  # fmt: skip
-def test_liquidation_prices_are_compared(mode, theirs, is_near):
+def test_liquidation_prices_are_compared(mode, theirs, is_close):
     """Ours is .042738: 1 % of the mark is .00064 in isolated margin, 5 % .0032 in cross."""
     row = DOGE | {"marginMode": mode, "liquidationPrice": theirs, "markPrice": 0.06367}
     balance = 42.42 if mode == "cross" else 1_000.0
@@ -218,8 +219,8 @@ def test_liquidation_prices_are_compared(mode, theirs, is_near):
     decision = decide(state, **terms)
     texts = [str(warning) for warning in decision.warnings]
     is_told = any("0.0427378" in text and str(theirs) in text for text in texts)
-    assert decision.may_act == is_near, texts
-    assert is_told != is_near, texts
+    assert decision.may_act == is_close, texts
+    assert is_told != is_close, texts
 
     # Where ours is taken the same is said, and stops nothing.
     by_decision = decide(state, **terms, liquidation="ours")
@@ -228,6 +229,47 @@ def test_liquidation_prices_are_compared(mode, theirs, is_near):
     for ours in (by_decision, by_snapshot):
         assert ours.may_act
         assert len(ours.warnings) == len(decision.warnings)
+
+
+@pytest.mark.parametrize(("mode", "share", "is_close"), [
+    ("cross", 1e-12, True), ("cross", 0.0096, True), ("cross", 0.049, True),
+    ("cross", 0.051, False), ("cross", 0.9, False),
+    ("isolated", 0.009, True), ("isolated", 0.011, False),
+])  # fmt: skip
+def test_no_liquidation_price_of_a_long_position_is_a_price_of_zero(mode, share, is_close):
+    """2,000 coins with their whole cost posted: at any price over 0 there is margin."""
+    row = DOGE | {"marginMode": mode, "collateral": 2_000.0 * 0.06367, "markPrice": 0.06367}
+    account = account_of()
+    if mode == "isolated":
+        account = account_of(margin="isolated", venue_leverage=1.0)
+    state = read(
+        row | {"liquidationPrice": share * 0.06367},
+        exchange="okx",
+        balance=2_000.0 * 0.06367 if mode == "cross" else 1_000.0,
+    )
+
+    decision = decide(
+        state,
+        market=name_market(*[0.06367] * 30, name="DOGEUSDT"),
+        venue=sized(1_000.0, brackets=[bracket(rate=0.0065)]),
+        account=account,
+        leverage=0.05,
+    )
+    assert math.isnan(decision.account["liquidation_before"].item())
+    assert decision.may_act == is_close, decision.warnings
+    assert any("is none by the rules" in str(text) for text in decision.warnings) != is_close
+
+
+@pytest.mark.parametrize(("theirs", "is_near_none"), [
+    (100.0, False), (105.0, False), (1_900.0, False), (2_100.0, True), (1e9, True),
+])  # fmt: skip
+def test_no_liquidation_price_of_a_short_position_is_infinite(theirs, is_near_none):
+    """5 % of the mark of 100, of a price over it: 20 times the mark and more is none."""
+    terms: dict[str, float] = {"mark": 100.0, "tolerance": 0.05}
+    assert is_near(math.nan, theirs, -1.0, **terms) == is_near_none
+    assert not is_near(math.nan, theirs, 1.0, **terms)
+    assert is_near(theirs - 4.9, theirs, -1.0, **terms)
+    assert not is_near(theirs - 5.1, theirs, -1.0, **terms)
 
 
 def test_an_order_that_adds_and_leaves_too_much_stops_and_a_reduction_does_not():
