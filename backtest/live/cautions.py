@@ -180,6 +180,27 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
         yield Caution(f"the snapshot is of {format_time(stamp)}, before the last bar")
 
 
+def find_later_times(snapshot: AccountSnapshot, now: int) -> Iterator[Caution]:
+    """Yield what a snapshot says was read, or opened, after the present, ``now``, ns."""
+    times = {"the snapshot is of": snapshot.time}
+    for name, held in snapshot.positions.items():
+        if held.quantity != 0.0:
+            times[f"the position in {name} was opened at"] = held.opened
+
+    for event, time in times.items():
+        if time is None:
+            continue
+        stamp = core.to_nanoseconds(time)
+        if stamp > now:
+            yield Caution(f"{event} {format_time(stamp)}, after now, {format_time(now)}")
+
+
+def find_ruin(equity: float) -> Iterator[Caution]:
+    """Yield that an account has lost its equity, if it has: the result of a run may end so."""
+    if not equity > 0.0:
+        yield Caution(f"the account has an equity of {core.format_money(equity)}: it may not act")
+
+
 def find_pause(setup: Setup, state: AccountState) -> Iterator[Caution]:
     """Yield that an equity stop pauses the account, if it does at the next open."""
     until = state.wallet.paused_until

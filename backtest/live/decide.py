@@ -112,7 +112,18 @@ def decide_at_last_close(
     state: AccountState,
     traded: TradedDays | None,
 ) -> AccountState:
-    """Return the state after the policies have decided at the last close."""
+    """Return the state after the policies have decided at the last close.
+
+    Raises ParameterError if the account has no equity: its leverage and drawdown are no numbers.
+    """
+    equity = float(state.wallet.equity)
+    if not equity > 0.0:
+        end = int(setup.markets.time[-1]) + setup.markets.interval
+        raise ParameterError(
+            "a snapshot that a policy decides from must have an equity over 0, with the profit of "
+            f"its positions, got {core.format_money(equity)} at {format_time(end)}"
+        )
+
     functions = find_functions()
     deciders = engine.gather_deciders(setup, setup.observed)
     deciders.memory[:] = 0.0
@@ -341,7 +352,7 @@ def decide(
     else:
         if liquidation is not None:
             state = replace(state, liquidation=liquidation)
-        decided = decide_from_snapshot(setup, state)
+        decided = decide_from_snapshot(setup, state, present)
 
     warnings = [*cautions.find_cautions(setup, stated, present), *decided.cautions]
     return answer(setup, decided, stated, warnings, now=present)
@@ -376,11 +387,12 @@ def go_on(
     return Decided(result.state, result.traded, cautions=[])
 
 
-def decide_from_snapshot(setup: Setup, reported: AccountSnapshot) -> Decided:
+def decide_from_snapshot(setup: Setup, reported: AccountSnapshot, now: int) -> Decided:
     """Return the account of a snapshot after its policies have decided at the last close.
 
     The account that the venue reported becomes that of a run at this close, and its policies decide
-    there as in a run. Cautions say where the two accounts do not fit together.
+    there as in a run. Cautions say where the two accounts do not fit together, or the times of the
+    snapshot not to the present, ``now``, ns.
     """
     snapshot, conversion_cautions = count_as_venue(setup.account, setup.venues, reported)
     check_known(setup, snapshot)
@@ -400,6 +412,7 @@ def decide_from_snapshot(setup: Setup, reported: AccountSnapshot) -> Decided:
         cautions=[
             *conversion_cautions,
             *cautions.find_other_account(setup, snapshot),
+            *cautions.find_later_times(snapshot, now),
             *compare_liquidations(setup, snapshot, liquidation_prices),
         ],
     )
@@ -447,6 +460,7 @@ def answer(
 
     leverage = dict(zip(names, state.positions.column("leverage").tolist(), strict=True))
     target = find_targets(setup, state)
+    warnings.extend(cautions.find_ruin(float(before[0].equity)))
     warnings.extend(cautions.find_pause(setup, state))
     warnings.extend(cautions.find_blocked(setup, orders, leverage, ratio_before))
     warnings.extend(cautions.find_excess(orders, target, after))

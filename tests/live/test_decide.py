@@ -18,7 +18,7 @@ from tests import kit
 from tests.agreement import Swinging, trust_data
 from tests.cases import PRICES, make_exit_case, make_full_case
 from tests.kit import ask_test, call, check_refused
-from tests.scenes import Follow, account_of, market_of, venue_of
+from tests.scenes import Follow, account_of, bracket, market_of, venue_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MARKET = market_of(*[100.0 + k % 3 for k in range(30)], targets=2.0)
@@ -280,12 +280,68 @@ CAUTIONS: dict[str, tuple[dict[str, Any], str]] = {  # name: (what is stated, wo
     "another instrument": ({"state": snapshot(more={"ETHUSDT": OLD})}, "positions in ETHUSDT"),
     "another mode": ({"state": snapshot(held={"mode": "isolated"})}, "held in isolated margin"),
     "an old snapshot": ({"state": snapshot(time=END - pd.Timedelta("2h"))}, "before the last bar"),
+    "a later snapshot": ({"state": snapshot(time=END + DAYS)}, "after now"),
     "over the call": (
         {"state": snapshot(held={"quantity": 50.0}), "account": account_of(margin_call=0.2)},
         "over the call at 20.00 %"),
     "liquidated at the price": (
         {"state": snapshot(held={"quantity": 50.0}), "at": 70.0}, "stopped or liquidated"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "words"), [
+    ({"equity": 0.0}, f"got 0.00 at {END:%Y-%m-%d %H:%M}"),
+    ({"equity": -5.0}, "got -5.00 at"),
+    ({"wallet": 0.0}, "got 0.00 at"),
+    # One contract that was bought at 100 is at 102: -2 and the profit of 2.
+    ({"wallet": -2.0, "positions": {"market": OLD}}, "got 0.00 at"),
+    ({"equity": 0.0, "peak_equity": 900.0, "halted": True}, "got 0.00 at"),
+])  # fmt: skip
+@pytest.mark.parametrize("policy", [Follow(), VolTarget()])
+def test_an_account_without_equity_is_refused(state, words, policy):
+    said = "a snapshot that a policy decides from must have an equity over 0"
+
+    with pytest.raises(bt.ParameterError, match=f"{said}.*{words}"):
+        decide(bt.AccountSnapshot(**state), policy=policy)
+
+
+def test_an_account_of_its_profit_alone_may_act():
+    """A wallet of -1 and the profit of 2: an equity of 1, of which 2x at 102 is .0196."""
+    state = bt.AccountSnapshot(wallet=-1.0, positions={"market": OLD})
+    decision = decide(state, venue=venue_of(brackets=[bracket(leverage=200.0, rate=0.001)]))
+
+    assert decision.equity[0] == pytest.approx(1.0)
+    assert decision.order["market"] == pytest.approx(2.0 / 102.0 - 1.0)
+    assert decision.may_act
+
+
+def test_a_run_that_lost_its_equity_may_not_act():
+    """30x bought at 100 is worth less than nothing at 90: the account is at 0."""
+    market = market_of(*[100.0] * 10, *[90.0] * 10, targets=30.0)
+    venue = venue_of(brackets=[bracket(leverage=50.0, rate=0.01)])
+    run = bt.run(market, Follow(), venue=venue, account=account_of(), compile=False)
+    assert float(run.bars["equity"].iloc[-1]) == 0.0
+
+    decision = decide(run, market, venue=venue)
+    assert not decision.may_act
+    assert "the account has an equity of 0.00: it may not act" in str(decision)
+
+
+def test_what_is_read_after_now_is_not_of_now():
+    """Also a second: a clock that is behind, or the snapshot of another day."""
+    second = pd.Timedelta("1s")
+    assert decide(snapshot(time=END), now=END).may_act
+    assert decide(snapshot(time=END + second), now=END + second).may_act
+
+    for state in (snapshot(time=END + second), snapshot(held={"opened": END + second})):
+        decision = decide(state, now=END)
+        (warning,) = decision.warnings
+        assert f"06:00:01, after now, {END:%Y-%m-%d %H:%M}" in str(warning)
+        assert not decision.may_act
+
+    # What was closed does not matter.
+    closed = {"quantity": 0.0, "opened": END + second}
+    assert decide(snapshot(held=closed), now=END).may_act
 
 
 @pytest.mark.parametrize("label", CAUTIONS)

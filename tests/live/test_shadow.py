@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,8 @@ def test_an_account_that_is_its_policys_has_no_parts(seed):
                                 positions={"Y": {"quantity": 1.0, "entry": 1.0}})],
      "has no instrument 'Y'"),
     ([START, START], "must span a bar of the market"),
+    ([replace(START, equity=0.0), end_at(1.0, 0, 0)], "an equity over 0"),
+    ([replace(START, equity=-5.0), end_at(1.0, 0, 0)], "got -5.00 at 2024-01-01 01:00"),
     ([bt.AccountSnapshot(equity=1.0, time="2023-12-31"), START], "must span a bar"),
     ([START, bt.AccountSnapshot(equity=1.0, time="2025-01-01")], "must be within the data"),
 ])  # fmt: skip
