@@ -79,7 +79,8 @@ class Case:
         rng = np.random.default_rng(self.seed + 1)
         rates = {"rate": 0.0005 * rng.standard_normal(len(bars) // 8)}
         funding = pd.DataFrame(rates, index=bars.index[::8])
-        return bt.Market.from_frames(bars, funding=funding)
+        # The bars are made up, so that those of a shifted start may lie after today.
+        return bt.Market.from_frames(bars, funding=funding, now=bars.index[-1])
 
     def account(self, capital: float = 1000.0, **more: Any) -> bt.Account:
         if self.margin == "isolated":
