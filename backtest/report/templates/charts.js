@@ -96,8 +96,10 @@ const toDates = (times) => {
 };
 const writeTime = (time) => new Date(time).toISOString().slice(0, 19);
 const pen = document.createElement("canvas").getContext("2d");
+// Asked for once: after each chart that is drawn the answer would compute the styles of the page.
+const { fontFamily } = getComputedStyle(document.body);
 const measureText = (text, size) => {
-  pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+  pen.font = `${size}px ${fontFamily}`;
   return pen.measureText(text.replace(/<[^>]*>/g, "")).width;
 };
 // A title of a panel that is wider than a narrow screen goes on in a second line over the first
@@ -445,7 +447,7 @@ const sketch = (box) => {
   });
   paper.globalAlpha = 1;
   const { font } = layout.template.layout.xaxis.title;
-  paper.font = `11.5px ${getComputedStyle(document.body).fontFamily}`;
+  paper.font = `11.5px ${fontFamily}`;
   new Set(lines.map(axisOf)).forEach((name) => {
     const axis = layout[name];
     if (!axis.range) return;
