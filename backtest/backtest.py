@@ -1528,7 +1528,9 @@ class Backtest(Conditions):
             out.
         snapshots : sequence of AccountSnapshot
             The account at the start and at the end, and at times between, each with its time; one
-            is compared with the last close up to it.
+            is compared with the last close up to it. A single one is the end: the account is then
+            assumed to begin flat, with its capital, at ``start``, by default at the first close.
+            The policy decides when the account begins, one bar before :meth:`run` from there does.
         flows : Series, DataFrame, str or Path, optional
             Deposits by UTC time; or a ledger of ``time``, ``term`` (flows, funding, others are left
             out) and ``amount`` (positive is received). Without funding in it, the modeled funding

@@ -25,8 +25,12 @@ def shadow(draft: Draft, *, output: Output) -> None:
 
     The difference is the sum of parts: deposits, timing, sizes, orders, prices, fees, funding, and
     what is unexplained. Each call writes its days into shadow/ledger.parquet of the results, unless
-    --no-save is given; nothing else is saved. From twenty days on, a drift is reported. With one
-    snapshot, the account is assumed to begin flat, with its capital.
+    --no-save is given; nothing else is saved. From twenty days on, a drift is reported.
+
+    Both accounts begin at the first of several snapshots. With one snapshot, they are assumed to
+    begin flat, with the capital, at --start, by default at the first close of the data. The policy
+    decides at once, as decide does; run decides at the first close after its start, so the same
+    account is that of a run which starts one bar earlier.
 
     backtest shadow live.toml --fills trades.json --snapshot monday.json --snapshot tuesday.json
     backtest shadow live.toml --fills trades.csv --snapshot account.json --report shadow.html

@@ -26,7 +26,7 @@ import hashlib
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +79,10 @@ MEANINGS = {
 }
 LARGE = 1e-6
 """The share of the equity over which an unexplained difference is named first."""
+ROUNDING = 1e-9
+"""The share of the capital under which an amount is shown as 0."""
+EARLY = 30 * DAY
+"""An assumed start that lies longer than this before the first fill is warned of."""
 
 
 class Live(NamedTuple):
@@ -92,6 +96,14 @@ class Live(NamedTuple):
     deposits: pd.Series[float] | None
     funding: pd.Series[float] | None
     snapshots: Sequence[AccountSnapshot]
+
+
+class QuantityGap(NamedTuple):
+    """A quantity by the fills up to the snapshot of a time (UTC ns), and in it, in contracts."""
+
+    stamp: int
+    ours: float
+    theirs: float
 
 
 class Matched(NamedTuple):
@@ -121,6 +133,8 @@ class Shadow(core.Reportable):
         Orders of the policy that no fill belongs to, and fills that belong to no order.
     differing : mapping of str to tuple
         Quantities by instrument that differ at the last snapshot: by the fills, and in it.
+    first_differing : mapping of str to QuantityGap
+        By instrument, the first snapshot at which the quantities differ.
     drift : str
         From twenty days of a ledger on, a drift over two standard errors, as a sentence.
     """
@@ -133,6 +147,7 @@ class Shadow(core.Reportable):
     missed: pd.DataFrame
     extra: pd.DataFrame
     differing: Mapping[str, tuple[float, float]]
+    first_differing: Mapping[str, QuantityGap]
     name: str
     fills_hash: str
     described: Mapping[str, Any]
@@ -158,7 +173,7 @@ class Shadow(core.Reportable):
         listed = ", ".join(f"{part} {write_money(self.parts[part])}" for part in named)
         return (
             f"The account ends at {format_money(self.account)}, "
-            f"{write_money(self.account - self.policy)} from its policy: {listed}."
+            f"{write_money(self._find_difference())} from its policy: {listed}."
         )
 
     def _list_named(self) -> list[str]:
@@ -169,23 +184,74 @@ class Shadow(core.Reportable):
             return large
         return ["unexplained", *(part for part in large if part != "unexplained")]
 
+    def _find_difference(self) -> float:
+        return float(self._clear_rounding(self.account - self.policy))
+
+    def _clear_rounding(self, amounts: Any) -> Any:
+        """Return amounts, one or a table, with 0 in place of what is rounding of the capital."""
+        rounding = ROUNDING * abs(float(self.bars["policy"].iloc[0]))
+        if isinstance(amounts, float):
+            return 0.0 if abs(amounts) < rounding else amounts
+        return amounts.mask(amounts.abs() < rounding, 0.0)
+
     @property
     def details(self) -> str:
         counts = (
             f"{core.count_nouns(len(self.missed), 'order')} missed, "
             f"{core.count_nouns(len(self.extra), 'fill')} without an order."
         )
-        return f"{counts} {self.drift}".strip()
+        begun = self.described["data"]["start"]
+        start = (
+            f"The account begins {begun} UTC, and its policy may trade in the first bar, a run "
+            "from there in the second."
+        )
+        return " ".join(filter(None, (counts, start, self.drift)))
 
     @property
     def notices(self) -> tuple[str, ...]:
-        notices = []
+        notices = [*self._list_gaps()]
         for name, (ours, theirs) in self.differing.items():
             notices.append(
                 f"The fills leave {ours:.12g} contracts of {name}, the last snapshot has "
                 f"{theirs:.12g}: fills are missing or repeated, or were not of this account"
             )
+
+        largest = self._name_largest_day()
+        if largest:
+            notices.append(largest)
         return tuple(notices)
+
+    def _list_gaps(self) -> Iterator[str]:
+        """Yield the quantities that differ at a snapshot before the last one."""
+        for name, gap in self.first_differing.items():
+            if (gap.ours, gap.theirs) == self.differing.get(name):
+                continue
+            yield (
+                f"The fills up to {format_time(gap.stamp)} UTC leave {gap.ours:.12g} contracts of "
+                f"{name}, the snapshot of that time has {gap.theirs:.12g}: it is wrong, or fills "
+                "are missing or repeated, or were not of this account"
+            )
+
+    def _name_largest_day(self) -> str:
+        """Return the day on which most came to be unexplained; nothing if it is all of the last.
+
+        What one snapshot leaves open and the next one takes back is nowhere in the parts.
+        """
+        changes = self.days["unexplained"]
+        sizes = changes.abs().to_numpy()
+        least = LARGE * max(abs(self.account), abs(self.policy))
+        if not (sizes[:-1] > least).any():
+            return ""
+
+        row = int(np.argmax(sizes))
+        largest = float(changes.iloc[row])
+        day = f"{changes.index[row]:%Y-%m-%d}"
+        at_end = write_money(self._clear_rounding(self.parts["unexplained"]))
+        return (
+            f"The largest unexplained change of a day is {write_money(largest)}, on {day}, and "
+            f"{at_end} is unexplained at the end: check the snapshots of that day and of those "
+            "after it, and the deposits between them"
+        )
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -200,7 +266,7 @@ class Shadow(core.Reportable):
         return [
             Headline("account", "account", self.account, "money", "the last snapshot"),
             Headline("policy", "policy", self.policy, "money", "its account, without deposits"),
-            Headline("difference", "difference", self.account - self.policy, "money"),
+            Headline("difference", "difference", self._find_difference(), "money"),
         ]
 
     def list_parts(self) -> list[Part]:
@@ -209,7 +275,8 @@ class Shadow(core.Reportable):
     def _show_parts(self) -> Part:
         rows = {}
         for name, amount in self.parts.items():
-            rows[name] = {"amount": amount, "meaning": MEANINGS[name]}
+            shown = self._clear_rounding(amount)
+            rows[name] = {"amount": shown, "meaning": MEANINGS[name]}
         heads = {"amount": Head("amount", "money", "money"), "meaning": Head("meaning")}
         table = ShownTable(rows, labels=Head("part"), heads=heads)
         return Part(
@@ -232,11 +299,12 @@ class Shadow(core.Reportable):
             y="money",
             has_legend=True,
         )
+        parts = self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]]
         steps = ShownChart(
             key="steps",
             title="Parts",
             caption="What each part has come to.",
-            table=self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]],
+            table=self._clear_rounding(parts),
             y="money",
             has_legend=True,
         )
@@ -249,7 +317,8 @@ class Shadow(core.Reportable):
 
     def _show_days(self) -> Part:
         heads = {name: Head(name, "money", "money") for name in ("policy", "account", *PARTS)}
-        table = ShownTable(self.days, labels=Head("day"), heads=heads)
+        days = self._clear_rounding(self.days)
+        table = ShownTable(days, labels=Head("day"), heads=heads)
         return Part(
             key="days",
             title="Days",
@@ -275,7 +344,8 @@ class Shadow(core.Reportable):
         return (
             "Modeled prices are the open of the bar, worsened by the venue's slippage; modeled "
             "fees are those of the venue.",
-            "The policy's memory begins anew at the first snapshot.",
+            "The policy decides when the account begins, with its memory anew; a run from the same "
+            "start decides at the first close after it.",
             "The policy is simulated without top-ups of the account's reserve.",
         )
 
@@ -290,6 +360,7 @@ class Shadow(core.Reportable):
             "missed": core.list_records(self.missed),
             "extra": core.list_records(self.extra),
             "differing": {name: list(pair) for name, pair in self.differing.items()},
+            "notices": list(self.notices),
             "drift": self.drift,
         }
         return dict(core.to_json(values))
@@ -328,6 +399,8 @@ def shadow(
     test = test.replace(market=cut_market(test, last + 1), start=None, end=None)
     live = read_live(test, fills, ordered, flows, first)
     begun = live.snapshots[0]
+    if len(snapshots) == 1:
+        warn_of_early_start(as_markets(test.market), live.fills, first)
 
     # The policy's account, without and with what was paid in.
     account_with_flows = dataclasses.replace(test.account, flows=live.deposits)
@@ -353,6 +426,7 @@ def shadow(
 
     bars = compare_accounts(setup, without, replayed, live, first)
     equity_at_end = {name: float(bars[name].iloc[-1]) for name in ACCOUNTS}
+    gaps = compare_quantities(setup, replayed["fees"], live, first)
     missed = [k for k, rows in enumerate(matched.by_order) if not rows]
     compared = Shadow(
         parts=difference_parts(equity_at_end),
@@ -362,10 +436,11 @@ def shadow(
         days=sum_days(bars),
         missed=orders.iloc[missed],
         extra=live.fills.iloc[matched.extra],
-        differing=compare_quantities(setup, replayed["fees"], live.snapshots[-1]),
+        differing={name: (gap.ours, gap.theirs) for name, gap in gaps[-1].items()},
+        first_differing=pick_first(gaps),
         name=experiment or describe_policy(policy),
         fills_hash=hash_fills(live.fills),
-        described=describe(test, policy),
+        described=describe(test, policy, int(setup.markets.time[first])),
     )
     if store is None:
         return compared
@@ -449,6 +524,27 @@ def begin_flat(test: Conditions, markets: Markets) -> AccountSnapshot:
         first = max(1, int(np.searchsorted(markets.time, stamp)))
     opened = markets.time[min(first, markets.n_bars - 1)]
     return AccountSnapshot(equity=test.account.capital, time=format_stamp(opened))
+
+
+def warn_of_early_start(markets: Markets, fills: pd.DataFrame, first: int) -> None:
+    """Warn if an assumed start, the open of bar ``first``, lies long before the first fill."""
+    if len(fills) == 0:
+        return
+    begun = int(markets.time[first])
+    filled = int(pd.Timestamp(fills["time"].iloc[0]).as_unit("ns").value)
+    if filled - begun <= EARLY:
+        return
+
+    # The open of the bar of the first fill, at which the policy decides on its first order.
+    bar = int(np.searchsorted(markets.time, filled, side="right")) - 1
+    start = format_time(int(markets.time[bar])).replace(" ", "T")
+    days = (filled - begun) // DAY
+    core.warn_caller(
+        f"the account is taken to begin {format_time(begun)} UTC, flat, with its capital: "
+        f"{days:,} days before its first fill, {format_time(filled)}, in which its policy may have "
+        f"traded; `--start {start}`, in Python start='{start}', begins it with that fill, as does "
+        "a snapshot from before it"
+    )
 
 
 def cut_market(test: Conditions, stop: int) -> Any:
@@ -565,8 +661,11 @@ def hash_fills(fills: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def describe(test: Conditions, policy: AnyPolicy) -> dict[str, Any]:
-    """Return the data and the rules of a shadow, as the manifests of other results have them."""
+def describe(test: Conditions, policy: AnyPolicy, begun: int) -> dict[str, Any]:
+    """Return the data and the rules of a shadow, as the manifests of other results have them.
+
+    ``begun`` is the first open of the accounts, UTC ns; bars before it are history.
+    """
     markets = as_markets(test.market)
     market: Any = markets
     venues = {name: core.pick_value(test.venue, name).to_dict() for name in markets.names}
@@ -576,7 +675,7 @@ def describe(test: Conditions, policy: AnyPolicy) -> dict[str, Any]:
         venue = next(iter(venues.values()))
 
     return {
-        "data": describe_history(market),
+        "data": describe_history(market, core.utc_index(np.array([begun]))[0]),
         "settings": {
             "policy": describe_policy(policy),
             "account": test.account.to_dict(),
@@ -903,20 +1002,59 @@ def value_snapshot(setup: Setup, snapshot: AccountSnapshot, bar: int) -> float:
 def compare_quantities(
     setup: Setup,
     replayed: Result,
-    snapshot: AccountSnapshot,
-) -> dict[str, tuple[float, float]]:
-    """Return the quantities that differ, by instrument: of the fills, and of a snapshot."""
-    differing = {}
-    held = np.asarray(replayed.of_positions("quantity"))[-1].tolist()
-    for name, ours in zip(setup.markets.names, held, strict=True):
-        theirs = 0.0
-        position = snapshot.positions.get(name)
-        if position is not None:
-            theirs = position.quantity
-        if abs(ours - theirs) > LARGE * max(abs(ours), abs(theirs)):
-            differing[name] = (ours, theirs)
+    live: Live,
+    first: int,
+) -> list[dict[str, QuantityGap]]:
+    """Return for each snapshot after the first which quantities differ, by instrument.
 
-    return differing
+    ``replayed`` is the account of the fills from the bar ``first`` on. A snapshot between two
+    closes also has the fills from the close before it to its time.
+    """
+    opens = setup.markets.time[first:]
+    held = np.asarray(replayed.of_positions("quantity"))
+    filled_at = pd.DatetimeIndex(live.fills["time"]).as_unit("ns").asi8
+    instruments = live.fills["instrument"].to_numpy()
+    quantities = live.fills["quantity"].to_numpy(dtype=np.float64)
+
+    gaps = []
+    for snapshot in live.snapshots[1:]:
+        stamp = read_stamp(snapshot)
+        row = int(np.searchsorted(opens + setup.markets.interval, stamp, side="right")) - 1
+        close = int(opens[0])
+        if row >= 0:
+            close = int(opens[row]) + setup.markets.interval
+        is_later = (filled_at >= close) & (filled_at < stamp)
+
+        differing = {}
+        for i, name in enumerate(setup.markets.names):
+            at_close = find_quantity(live.snapshots[0], name)
+            if row >= 0:
+                at_close = float(held[row, i])
+            later = quantities[is_later & (instruments == name)]
+            ours = at_close + float(later.sum())
+            theirs = find_quantity(snapshot, name)
+
+            # What was traded counts too: a sum that should be 0 is a rounding of it.
+            scale = max(abs(at_close), abs(theirs), float(np.abs(later).max(initial=0.0)))
+            if abs(ours - theirs) > LARGE * scale:
+                differing[name] = QuantityGap(stamp, ours, theirs)
+        gaps.append(differing)
+    return gaps
+
+
+def find_quantity(snapshot: AccountSnapshot, name: str) -> float:
+    position = snapshot.positions.get(name)
+    if position is None:
+        return 0.0
+    return float(position.quantity)
+
+
+def pick_first(gaps: Sequence[Mapping[str, QuantityGap]]) -> dict[str, QuantityGap]:
+    """Return the first difference of each instrument; ``gaps`` are by snapshot."""
+    first: dict[str, QuantityGap] = {}
+    for by_name in gaps:
+        first = {**by_name, **first}
+    return first
 
 
 def sum_days(bars: pd.DataFrame) -> pd.DataFrame:

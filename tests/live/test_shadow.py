@@ -1,5 +1,6 @@
 """A live account beside its policy: each part by hand, and accounts that are their policy's."""
 
+import dataclasses
 import json
 import warnings
 from dataclasses import replace
@@ -154,6 +155,156 @@ def test_quantities_that_the_fills_do_not_give_are_a_notice():
     assert shadow.differing == {"X": (10.0, 8.0)}
     assert "The fills leave 10 contracts of X" in shadow.notices[0]
     assert "The fills leave 10 contracts of X" in " ".join(shadow.summary().split())
+
+
+@pytest.mark.parametrize(("time", "quantity", "said"), [
+    ("03:00", 10.0, ""),
+    ("03:30", 12.0, ""),  # the fill of 03:12 is between the close of 03:00 and the snapshot
+    ("03:10", 10.0, ""),
+    ("03:00", 12.0, "up to 2024-01-01 03:00 UTC leave 10 contracts of X, the snapshot of that "
+                    "time has 12"),
+    ("03:30", 0.0, "up to 2024-01-01 03:30 UTC leave 12 contracts of X, the snapshot of that "
+                   "time has 0"),
+])  # fmt: skip
+def test_the_quantities_of_each_snapshot_are_those_of_the_fills_up_to_it(time, quantity, said):
+    held = {"X": {"quantity": quantity, "entry": 100.0}} if quantity else {}
+    middle = bt.AccountSnapshot(equity=1_199.0, positions=held, time=f"2024-01-01T{time}Z")
+    table = pd.DataFrame([fill(1, 10, 100, 1.0), fill(3.2, 2, 120, 0.24)])
+    end = end_at(1258.76, 12.0, 100.0)
+    shadow = make_test().shadow(Hold(1.0), table, [START, middle, end])
+
+    assert not shadow.differing
+    assert bool(shadow.first_differing) == bool(said)
+    assert said in " ".join(shadow.notices)
+    assert len(shadow.notices) == bool(said)
+    assert said in " ".join(shadow.summary().split())
+    assert shadow.to_dict()["notices"] == [*shadow.notices]
+
+
+def test_fills_that_add_up_to_nothing_differ_from_no_position_by_nothing():
+    """.1 + .2 - .3 is 5.6e-17."""
+    parts = [fill(1.1, 0.1, 100, 0.0), fill(1.2, 0.2, 100, 0.0), fill(1.3, -0.3, 100, 0.0)]
+    middle = bt.AccountSnapshot(equity=1_000.0, time="2024-01-01T01:30Z")
+    table = pd.DataFrame(parts)
+    shadow = make_test().shadow(Hold(1.0), table, [START, middle, end_at(1000.0, 0.0, 0.0)])
+    assert not shadow.notices
+
+
+@pytest.mark.parametrize(("at_end", "said"), [
+    (0.0, "is +100.00, on 2023-01-06, and +0.00 is unexplained at the end"),
+    (-5.0, "is -105.00, on 2023-01-08, and -5.00 is unexplained at the end"),
+    (100.0, "is +100.00, on 2023-01-06, and +100.00 is unexplained at the end"),
+])  # fmt: skip
+def test_what_a_snapshot_between_leaves_unexplained_is_named(at_end, said):
+    """The close of bar 143 ends 2023-01-06, and that of 191 2023-01-08."""
+    market = bt.Market.sample(bars=240)
+    test = bt.Backtest(market, venue="binance-usdm:BTCUSDT", account=bt.Account(capital=1e4))
+    policy = VolTarget()
+    whole = test.run(policy, compile=False)
+
+    begin, middle, end = (take_snapshot(whole, bar) for bar in (110, 143, 191))
+    fills = whole.fills
+    fills = fills[(fills["time"] >= begin.time) & (fills["time"] < end.time)]
+    right = test.shadow(policy, fills, [begin, middle, end])
+    assert not right.notices
+
+    assert middle.equity is not None
+    assert end.equity is not None
+    middle = dataclasses.replace(middle, equity=middle.equity + 100.0)
+    end = dataclasses.replace(end, equity=end.equity + at_end)
+    shadow = test.shadow(policy, fills, [begin, middle, end])
+    assert said in shadow.notices[0]
+    assert len(shadow.notices) == 1
+
+
+def test_an_account_that_is_assumed_to_begin_long_before_its_fills_is_warned_of(tmp_path, capsys):
+    """The cure is tried: with it the policy buys when the account did, and nothing is warned of."""
+    market = bt.Market.sample(bars=24 * 45)
+    account = bt.Account(capital=1e4)
+    test = bt.Backtest(market, venue="binance-usdm:BTCUSDT", account=account)
+    first = 24 * 40 + 3
+    begin = pd.Timestamp(int(market.time[first]), tz="UTC")
+    price = float(market.open[first])
+    table = pd.DataFrame([{
+        "time": begin + pd.Timedelta("7s"), "instrument": "SYNTHETIC-PERP", "quantity": 0.1,
+        "price": price, "fee": 0.0, "fee_currency": "USDT",
+    }])  # fmt: skip
+    held = {"SYNTHETIC-PERP": {"quantity": 0.1, "entry": price}}
+    end = bt.AccountSnapshot(equity=1e4, positions=held, time=begin + pd.Timedelta("1d"))
+
+    words = "40 days before its first fill, 2023-02-10 03:00:07, in which"
+    with pytest.warns(UserWarning, match=words) as heard:
+        late = test.shadow(Hold(1.0), table, [end])
+    said = next(str(one.message) for one in heard if words in str(one.message))
+    assert (
+        "; `--start 2023-02-10T03:00`, in Python start='2023-02-10T03:00', begins it with that fill"
+        in said
+    )
+    assert len(late.bars) == first + 24 - 1
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is taken to begin")
+        shadow = test.replace(start="2023-02-10T03:00").shadow(Hold(1.0), table, [end])
+        begun = bt.AccountSnapshot(equity=1e4, time=begin)
+        same = test.shadow(Hold(1.0), table, [begun, end])
+    assert len(shadow.bars) == 24
+    assert not len(shadow.missed[shadow.missed["time"] == begin])
+    assert shadow.parts == same.parts
+
+    # The page names the span that is compared, not that of the data.
+    assert "2023-02-10 03:00 to 2023-02-11 03:00 UTC, 24 bars of 1h" in shadow.summary()
+
+    # By the command as well.
+    market.save(tmp_path / "x")
+    table.to_csv(tmp_path / "fills.csv", index=False)
+    (tmp_path / "end.json").write_text(json.dumps(end.to_dict()), encoding="utf-8")
+    code, out, _ = call(
+        capsys,
+        "shadow", "--data", tmp_path / "x", "--venue", "binance-usdm:BTCUSDT", "--policy",
+        "constant", "--fills", tmp_path / "fills.csv", "--snapshot", tmp_path / "end.json",
+        "--no-save", "--start", "2023-02-10T03:00",
+    )  # fmt: skip
+    assert code == 0
+    assert "24 bars of 1h" in out
+
+
+def test_the_policy_decides_when_the_account_begins_and_a_run_one_bar_later():
+    """A run from 02:00 buys at 03:00, at 120; the account from 02:00 buys 9 at 110, as does a run
+    from 01:00: 1000 - .99 + 9 * 15.
+    """
+    test = make_test()
+    shadow = test.replace(start=HOURS[2]).shadow(
+        Hold(1.0), pd.DataFrame([fill(2, 9, 110, 0.99)]), [end_at(1134.01, 9.0, 110.0)]
+    )
+    earlier = test.replace(start=HOURS[1]).run(Hold(1.0), compile=False)
+    later = test.replace(start=HOURS[2]).run(Hold(1.0), compile=False)
+
+    assert shadow.policy == pytest.approx(1134.01, abs=1e-9)
+    assert earlier.of_account("equity")[-1] == pytest.approx(shadow.policy, abs=1e-9)
+    assert later.fills["time"].iloc[0] == HOURS[3]
+    assert shadow.details.endswith(
+        "The account begins 2024-01-01 02:00 UTC, and its policy may trade in the first bar, a run "
+        "from there in the second."
+    )
+
+
+def test_rounding_is_shown_as_nothing():
+    """A part of less than 1e-9 of the capital is 0.00, one of .00025 has two digits."""
+    shadow = follow(fill(1, 10, 100, 1.0), end=end_at(1249.0, 10.0, 100.0))
+    parts = {**dict.fromkeys(PARTS, 0.0), "timing": -1.8e-12, "fees": 0.00025}
+    days = shadow.days.assign(timing=-1.8e-12, fees=0.00025)
+    bars = shadow.bars.assign(timing=shadow.bars["deposits"] + 1.8e-12)
+    shown = dataclasses.replace(shadow, parts=parts, days=days, bars=bars)
+
+    text = " ".join(shown.summary(verbose=True).split())
+    assert "timing 0.00 fills" in text
+    assert "fees 0.00025 other" in text
+    assert "e-12" not in text
+    for part in shown.list_parts():
+        for block in part.list_blocks():
+            table = getattr(block, "table", None)
+            if isinstance(table, pd.DataFrame) and "timing" in table:
+                assert not table["timing"].any(), part.key
 
 
 def take_snapshot(result: bt.Result, bar: int) -> bt.AccountSnapshot:

@@ -232,6 +232,7 @@ SEEN_BY = {
     "must be a rule of bt.margin_rules": "venue/test_margin_by_rule.py",
     "must be of volatility": "risk/test_margin_systems.py",
     "must be the ledger of": "live/test_shadow.py",
+    "begins it with that fill": "live/test_shadow.py",
     "beside the bars of": "cli/test_venue_listing.py",
     "backtest data fetch --with metrics": "features/test_flows.py",
     "backtest data fetch --with premium": "features/test_flows.py",
