@@ -236,7 +236,7 @@ def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
             price=prices[largest],
         )
         for k in rows.tolist():
-            what = f"the cost of row {k} of fills ({name})"
+            what = f"the cost of fill {k + 1:,} ({name})"
             check_value(
                 contract,
                 quantities[k],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,12 @@ from backtest.results.tables import value_of
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
 COLUMNS = (*NEEDED, "fee_currency", "kind", "reference", "step", "traded")
 CCXT = ("timestamp", "symbol", "side", "amount", "price")
-KNOWN = (*COLUMNS, *CCXT, "fees", "term", "amount", "equity", "balance")
+KNOWN = (*COLUMNS, *CCXT, "cost", "fees", "id", "term", "equity", "balance")
+OTHER_NAMES = {"timestamp": "time", "symbol": "instrument"}
+OF_TRADES = {"amount": "quantity", "cost": "traded"}
+"""Our names of ccxt's columns; an amount is a quantity only beside its side."""
+NOT_MISSED = ("side", "id", "fees", "info", "order", "type", "takerOrMaker", "datetime")
+"""Columns that say nothing of a fee where they are not read."""
 SIDES = {"buy": 1.0, "sell": -1.0}
 ENTRIES = {
     "order": Event.FILL,
@@ -48,6 +53,8 @@ WITHOUT_RANGE = (
 )
 TOLERANCE = 0.005
 """How far a price may lie outside its bar, a fraction, where no reference is given."""
+TINY = 64
+"""Bytes below which a file may be blank: an export of nothing may have a line break."""
 USUAL = {
     "fee": 0.0,
     "kind": "order",
@@ -76,19 +83,26 @@ def read_fills(
     source : str, Path, DataFrame or sequence of mappings
         A CSV or JSON file, a table, or a list: of the columns ``time``, ``instrument``,
         ``quantity``, ``price`` and ``fee``, with what else :attr:`Result.fills` has; or of what
-        ccxt's ``fetch_my_trades`` returns, whose ``cost`` becomes ``traded``.
+        ccxt's ``fetch_my_trades`` returns, whose ``cost`` becomes ``traded``, and whose ``fee`` may
+        be a number too. A ``side``, buy or sell, gives a quantity its sign. No rows, as of an empty
+        list, are no fills.
     names : mapping of str to str, optional
         Our instruments by the symbol of the source. Default: ``BTC/USDT:USDT`` is ``BTCUSDT``.
     timezone : str, optional
         The time zone of stamps without one; if omitted, such stamps are refused.
     """
-    table, is_file = open_table(source, "fills")
-    is_of_ccxt = set(CCXT) <= set(table.columns)
-    if not is_of_ccxt:
-        check_columns(table)
+    opened, is_file = open_table(source, "fills")
+    where = Path(str(source)).name if is_file else ""
+    table = name_columns(opened)
+    check_columns(table, opened, where)
+    has_amounts = "quantity" not in opened
+    if has_amounts:
+        check_trades(table)
 
     try:
-        rows = read_trades(table) if is_of_ccxt else table[[x for x in COLUMNS if x in table]]
+        rows = read_rows(table, where, has_amounts=has_amounts)
+    except DataError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"a row of fills cannot be read: {error}") from error
 
@@ -102,34 +116,130 @@ def read_fills(
     if "instrument" in rows:
         symbols = rows["instrument"].astype(object).fillna("").astype(str)
         rows["instrument"] = symbols.map(name_symbols(symbols.unique(), names))
-    return rows.sort_values("time", kind="stable", ignore_index=True)
+    rows = rows.sort_values("time", kind="stable", ignore_index=True)
+    rows.attrs["file"] = where
+    return rows
 
 
-def check_columns(table: pd.DataFrame) -> None:
-    """Raise DataError if a table of fills lacks a column that has no usual value."""
+def name_fill(k: int, where: str) -> str:
+    """Return what a message calls fill k, counted from 1, with the file that it is of, if any."""
+    return f"fill {k + 1:,} of {where}" if where else f"fill {k + 1:,}"
+
+
+def name_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of fills with our names for ccxt's, where it has no column of ours."""
+    ours = dict(OTHER_NAMES)
+    if "side" in table and "quantity" not in table:
+        ours.update(OF_TRADES)
+
+    taken = {other: name for other, name in ours.items() if name not in table}
+    return table.rename(columns=taken)
+
+
+def check_columns(table: pd.DataFrame, stated: pd.DataFrame, where: str) -> None:
+    """Raise DataError if a table of fills lacks a column that has no usual value.
+
+    ``stated`` is the table with the names of its source.
+    """
     if not {"time", "quantity", "price"} <= set(table.columns):
+        got = ", ".join(map(str, stated.columns)) or "no columns"
+        file = f" ({where})" if where else ""
         raise DataError(
             f"fills must have the columns {', '.join(NEEDED)} (instrument and fee may be left "
-            f"out), or ccxt's {', '.join(CCXT)}, got {', '.join(map(str, table.columns))}"
+            f"out), or ccxt's {', '.join(CCXT)}, got {got}{file}"
         )
-    if "fee" not in table and "fees" in table:
+    if "fee" not in table and "fees" in table and not has_entries(table["fees"]):
         raise DataError("the column of fees must be called 'fee', got 'fees'")
+
+
+def has_entries(cells: pd.Series) -> bool:
+    """Return whether fees are written as ccxt does, as mappings or lists of them, or not at all."""
+    if cells.isna().all():
+        return True
+    return any(isinstance(cell, Mapping | list | tuple) for cell in cells)
+
+
+def read_rows(table: pd.DataFrame, where: str, *, has_amounts: bool) -> pd.DataFrame:
+    """Return the rows of a table with our names as fills: signed quantities, fees as numbers.
+
+    ``where`` is their file, or "". ``has_amounts`` says that the quantities were ccxt's amounts.
+    """
+    rows = table[[name for name in COLUMNS if name in table]].copy()
+    for name in ("quantity", "price", "reference", "traded"):
+        if name in rows:
+            rows[name] = read_numbers(rows[name], name, where)
+    if has_amounts and "traded" not in rows:
+        rows["traded"] = math.nan
+
     if "side" in table:
-        check_signs(table)
+        rows["quantity"] = sign_quantities(rows["quantity"], table["side"], where)
+    if "id" in table:
+        check_ids(table, rows["quantity"], where)
+
+    stated = [name for name in ("fee", "fees") if name in table]
+    is_of_ccxt = has_amounts or any(has_entries(table[name]) for name in stated)
+    if "fee" in table and not is_of_ccxt:
+        rows["fee"] = read_numbers(rows["fee"], "fee", where)
+        return rows
+
+    costs, currencies, n_without = read_fees(table, where)
+    rows["fee"] = costs
+    rows["fee_currency"] = currencies
+    unread = [name for name in table if name not in (*COLUMNS, *NOT_MISSED)]
+    warn_without_fees(n_without, unread)
+    return rows
 
 
-def check_signs(table: pd.DataFrame) -> None:
-    """Raise DataError if a signed quantity is not of the side that stands beside it."""
-    signs = table["side"].map(read_side)
-    quantities = pd.to_numeric(table["quantity"], errors="coerce")
-    is_other = (signs * quantities < 0.0).to_numpy()
+def read_numbers(cells: pd.Series, name: str, where: str) -> pd.Series:
+    """Return a column as numbers, NaN where a cell is empty; raise DataError of another text."""
+    numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
+    is_text = numbers.isna() & cells.notna() & (cells.astype(str).str.strip() != "")
+    is_text &= cells.astype(str).str.lower() != "nan"
+    if is_text.any():
+        k = int(np.argmax(is_text.to_numpy()))
+        cell = cells.iloc[k]
+        raise DataError(
+            f"{name} must be a number, got {repr_plain(cell)}{explain_comma(cell)} "
+            f"({name_fill(k, where)})"
+        )
+    return numbers
+
+
+def explain_comma(cell: Any) -> str:
+    """Return what a comma in a text makes of a number, and how to write it, or ""."""
+    if not isinstance(cell, str) or "," not in cell:
+        return ""
+
+    text = cell.strip()
+    if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+\.\d*|[-+]?\d{1,3}(,\d{3}){2,}", text):
+        return f", whose comma marks thousands: write {text.replace(',', '')}"
+    if re.fullmatch(r"[-+]?\d*,(\d{1,2}|\d{4,})|[-+]?\d{1,3}(\.\d{3})+,\d+", text):
+        number = text.replace(".", "").replace(",", ".")
+        return f", whose comma is a decimal one: write {number}"
+    return ", whose comma marks thousands or decimals: write a decimal point, and no other mark"
+
+
+def sign_quantities(quantities: pd.Series, sides: pd.Series, where: str) -> pd.Series:
+    """Return quantities with the sign of their sides; those of sells may have it already.
+
+    Raises DataError if a side is neither buy nor sell, or a quantity that is bought is negative.
+    """
+    signs = sides.map(read_side).astype("float64")
+    is_unknown = (signs.isna() & (quantities != 0.0)).to_numpy()
+    if is_unknown.any():
+        k = int(np.argmax(is_unknown))
+        raise DataError(
+            f"side must be buy or sell, got {repr_plain(sides.iloc[k])} ({name_fill(k, where)})"
+        )
+
+    is_other = ((signs > 0.0) & (quantities < 0.0)).to_numpy()
     if is_other.any():
         k = int(np.argmax(is_other))
         raise DataError(
-            f"a quantity must be signed, negative where its side is sell, got "
-            f"{quantities.iloc[k]:g} beside {table['side'].iloc[k]!r} (row {k} of fills); drop "
-            "the column 'side', or give the quantity its sign"
+            "the quantity of a buy must not be negative, got "
+            f"{quantities.iloc[k]:g} beside {sides.iloc[k]!r} ({name_fill(k, where)})"
         )
+    return quantities.abs() * signs.fillna(1.0)
 
 
 def read_side(side: Any) -> float:
@@ -137,15 +247,22 @@ def read_side(side: Any) -> float:
     return SIDES.get(str(side).strip().lower(), math.nan)
 
 
-def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
-    """Return a file, table or list of mappings as a table, and whether it was a file."""
+def open_table(
+    source: Any,
+    what: str,
+    columns: Sequence[str] = CCXT,
+) -> tuple[pd.DataFrame, bool]:
+    """Return a file, table or list of mappings as a table, and whether it was a file.
+
+    ``columns`` are those of an empty list.
+    """
     is_file = isinstance(source, str | Path)
     if is_file:
-        table = open_file(Path(source), what)
+        table = open_file(Path(source), what, columns)
     elif is_frame(source):
         table = source.copy() if source.index.name is None else source.reset_index()
     elif isinstance(source, Sequence) and all(isinstance(row, Mapping) for row in source):
-        table = pd.DataFrame([dict(row) for row in source], columns=None if source else CCXT)
+        table = pd.DataFrame([dict(row) for row in source], columns=None if source else [*columns])
     else:
         raise DataError(
             f"{what} must be a file, a table or a list of mappings, got {repr_plain(source)}"
@@ -154,67 +271,28 @@ def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
     return rename_known(table, KNOWN, what), is_file
 
 
-def open_file(path: Path, what: str) -> pd.DataFrame:
-    """Return the table in a JSON file, or in one of market data's formats."""
+def open_file(path: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the table in a JSON file, or in one of market data's formats.
+
+    An empty list has no rows, with these columns; a file without anything in it is a DataError.
+    """
+    if path.is_file() and path.stat().st_size < TINY and not path.read_bytes().strip():
+        raise DataError(f"{what} must be a table, got an empty file ({path})")
+
     if path.suffix.lower() != ".json":
         return read_file(path)
 
     try:
-        return pd.DataFrame(core.read_json_file(path))
+        content = core.read_json_file(path)
+        return pd.DataFrame(content, columns=[*columns] if content == [] else None)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{what} must be a readable file, got {core.describe_fault(error)} ({path})"
         ) from error
 
 
-def read_trades(table: pd.DataFrame) -> pd.DataFrame:
-    """Return trades of ccxt as fills."""
-    check_trades(table)
-    signs = table["side"].map(read_side)
-    if signs.isna().any():
-        k = int(np.argmax(signs.isna().to_numpy()))
-        side = table["side"].iloc[k]
-        raise DataError(f"side must be buy or sell, got {repr_plain(side)} (row {k} of fills)")
-
-    amounts = table["amount"].astype("float64")
-    if (amounts < 0.0).any():
-        raise DataError(
-            f"the amount of a trade must be at least 0, beside its side, got {amounts.min():g}"
-        )
-    if "id" in table:
-        check_ids(table)
-
-    nothing = [None] * len(table)
-
-    # What ccxt has for a fee: a list of them, one, or none.
-    listed = table.get("fees", nothing)
-    single = table.get("fee", nothing)
-    costs = []
-    currencies = []
-    n_without = 0
-    for k, (fees, fee) in enumerate(zip(listed, single, strict=True)):
-        paid = read_fee(fees, fee, k)
-        n_without += paid is None
-        cost, currency = paid or (0.0, "")
-        costs.append(cost)
-        currencies.append(currency)
-
-    warn_without_fees(n_without)
-
-    columns = {
-        "time": table["timestamp"],
-        "instrument": table["symbol"],
-        "quantity": amounts * signs,
-        "price": table["price"].astype("float64"),
-        "fee": costs,
-        "fee_currency": currencies,
-        "traded": pd.to_numeric(table.get("cost", math.nan)),
-    }
-    return pd.DataFrame(columns)
-
-
 def check_trades(table: pd.DataFrame) -> None:
-    """Raise DataError of orders of ccxt: their amounts need not be filled, nor at their times."""
+    """Raise DataError if trades are orders of ccxt, whose amounts may be filled later or never."""
     of_orders = [name for name in ("filled", "remaining", "status") if name in table]
     if of_orders:
         raise DataError(
@@ -224,24 +302,56 @@ def check_trades(table: pd.DataFrame) -> None:
         )
 
 
-def check_ids(table: pd.DataFrame) -> None:
-    """Raise DataError if a trade of ccxt has two rows; a buy may have the id of a sell."""
-    trades = table.loc[table["id"].notna(), ["symbol", "side", "id"]].astype(str)
+def check_ids(table: pd.DataFrame, quantities: pd.Series, where: str) -> None:
+    """Raise DataError if a trade has two rows; a buy may have the id of a sell."""
+    is_stated = (table["id"].notna() & (table["id"] != "")).to_numpy()
+    symbols = table["instrument"] if "instrument" in table else pd.Series("", index=table.index)
+    trades = pd.DataFrame({
+        "symbol": symbols.to_numpy(),
+        "is_buy": quantities.to_numpy() > 0.0,
+        "id": table["id"].to_numpy(),
+    })[is_stated].astype(str)  # fmt: skip
     twice = trades[trades.duplicated()]
     if len(twice) == 0:
         return
 
     symbol, _, number = twice.iloc[0]
+    of_symbol = f" of {symbol}" if symbol else ""
+    rows = "row that is" if len(twice) == 1 else f"{len(twice):,} rows that are"
     raise DataError(
-        f"a trade may have one row, got {number!r} of {symbol} again (row {twice.index[0]} of "
-        f"fills); leave out the {len(twice):,} rows that are there twice"
+        f"a trade may have one row, got the id {number!r}{of_symbol} again "
+        f"({name_fill(int(twice.index[0]), where)}); leave out the {rows} there twice, or the "
+        "column 'id' if it has the numbers of orders"
     )
 
 
-def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
+def read_fees(table: pd.DataFrame, where: str) -> tuple[list[float], list[str], int]:
+    """Return the costs of trades, their currencies, and how many have no fee.
+
+    A fee is what ccxt has: a list of them, one, or none; or it is a number beside fee_currency.
+    """
+    nothing = [None] * len(table)
+    listed = table.get("fees", nothing)
+    single = table.get("fee", nothing)
+    beside = table.get("fee_currency", nothing)
+
+    costs = []
+    currencies = []
+    n_without = 0
+    for k, (fees, fee, coin) in enumerate(zip(listed, single, beside, strict=True)):
+        paid = read_fee(fees, fee, "" if pd.isna(coin) else str(coin), name_fill(k, where))
+        n_without += paid is None
+        cost, currency = paid or (0.0, "")
+        costs.append(cost)
+        currencies.append(currency)
+    return costs, currencies, n_without
+
+
+def read_fee(listed: Any, single: Any, beside: str, fill: str) -> tuple[float, str] | None:
     """Return the cost of a trade of ccxt and its currency, or None if it says none.
 
-    Of ``fees`` and ``fee`` the first that has a cost counts, never both.
+    Of ``fees`` and ``fee`` the first that has a cost counts, never both. A number is in the
+    currency ``beside``. ``fill`` is what a message calls the trade.
     """
     for stated in (listed, single):
         entries = stated if isinstance(stated, list | tuple) else [stated]
@@ -250,36 +360,66 @@ def read_fee(listed: Any, single: Any, row: int) -> tuple[float, str] | None:
         currencies = []
         for entry in entries:
             if not isinstance(entry, Mapping):
-                check_no_fee(entry, row)
-            elif entry.get("cost") is not None:
-                costs.append(float(entry["cost"]))
-                currencies.append(str(entry.get("currency") or ""))
+                cost = read_plain_fee(entry, fill)
+                currency = beside
+            else:
+                cost = entry.get("cost")
+                currency = str(entry.get("currency") or "")
+            if cost is not None:
+                costs.append(float(cost))
+                currencies.append(currency)
 
         paid = zip(costs, currencies, strict=True)
         charged = dict.fromkeys(currency for cost, currency in paid if cost != 0.0)
         if len(charged) > 1:
             raise DataError(
                 "the fees of a trade must be in one currency, got "
-                f"{' and '.join(map(repr, charged))} (row {row} of fills)"
+                f"{' and '.join(map(repr, charged))} ({fill})"
             )
         if costs:
             return math.fsum(costs), next(iter(charged), "")
     return None
 
 
-def check_no_fee(entry: Any, row: int) -> None:
-    """Raise DataError unless what stands for a fee, and is no mapping, is an empty cell."""
-    if pd.isna(entry):
-        return
+def read_plain_fee(entry: Any, fill: str) -> float | None:
+    """Return a fee that is a number, None of an empty cell; raise DataError of anything else."""
+    if pd.isna(entry) or entry == "":
+        return None
+    try:
+        return float(entry)
+    except (TypeError, ValueError):
+        pass
+
+    comma = explain_comma(entry) if re.fullmatch(r"[-+\d.,\s]*", str(entry)) else ""
+    cure = "" if comma else "; save trades of ccxt as JSON"
     raise DataError(
-        "the fee of a trade must be a mapping of cost and currency, got "
-        f"{repr_plain(entry)} (row {row} of fills); save trades of ccxt as JSON"
+        "the fee of a trade must be a number, or a mapping of cost and currency, got "
+        f"{repr_plain(entry)}{comma} ({fill}){cure}"
     )
 
 
-def warn_without_fees(count: int) -> None:
-    if count:
-        warnings.warn(f"{count:,} fills have no fee, and pay none", stacklevel=2)
+def warn_without_fees(count: int, unread: Sequence[Any] = ()) -> None:
+    """Warn of fills without a fee, and of the columns that are not read: one may have it."""
+    if count == 0:
+        return
+
+    noun = "fill has" if count == 1 else "fills have"
+    verb = "pays" if count == 1 else "pay"
+    text = f"{count:,} {noun} no fee, and {verb} none"
+    names = [str(name) for name in unread if str(name)]
+    if names:
+        text += f"; columns that are not read: {', '.join(names)}"
+    core.warn_caller(text)
+
+
+def warn_of_rebates(table: pd.DataFrame) -> None:
+    """Warn if all fees of several fills are negative: they may be written with the other sign."""
+    fees = table["fee"][(table["fee"] != 0.0) & (table["kind"] != "bad_debt")]
+    if len(fees) > 1 and (fees < 0.0).all():
+        core.warn_caller(
+            f"all {len(fees):,} fees are negative, and are received as rebates: a fee that was "
+            "paid is positive"
+        )
 
 
 def complete_fills(
@@ -295,7 +435,8 @@ def complete_fills(
             "bt.read_fills reads ccxt's fetch_my_trades"
         )
     if "fee" not in fills:
-        warn_without_fees(len(fills))
+        unread = [name for name in fills if name not in (*COLUMNS, *NOT_MISSED)]
+        warn_without_fees(len(fills), unread)
 
     table = fills.reset_index(drop=True)
     usual: dict[str, Any] = {"instrument": names[0], **USUAL}
@@ -314,17 +455,19 @@ def complete_fills(
         table[name] = table[name].astype(str)
 
     check_rows(fills, table, names, settled)
+    warn_of_rebates(table)
     table["traded"] = table["traded"].abs()
     return table
 
 
 class CellRule(NamedTuple):
-    """What a column of fills must be: the rule in words, where it holds, and the known texts."""
+    """What a column of fills must be: the rule in words, where it holds, known texts, a cure."""
 
     column: str
     words: str
     is_good: Any
     known: Sequence[str] = ()
+    cure: str = ""
 
 
 def check_rows(
@@ -340,7 +483,9 @@ def check_rows(
         k = int(np.argmin(rule.is_good))
         cell = stated[rule.column].iloc[k]
         hint = core.did_you_mean(str(cell), rule.known) if rule.known else ""
-        raise ParameterError(f"{rule.words}, got {repr_plain(cell)}{hint} (row {k} of fills)")
+        got = f"{repr_plain(cell)}{hint or explain_comma(cell)}"
+        fill = name_fill(k, stated.attrs.get("file", ""))
+        raise ParameterError(f"{rule.words}, got {got} ({fill}){rule.cure}")
 
 
 def list_rules(table: pd.DataFrame, names: tuple[str, ...], settled: str) -> list[CellRule]:
@@ -350,7 +495,12 @@ def list_rules(table: pd.DataFrame, names: tuple[str, ...], settled: str) -> lis
     fees = table["fee"]
     is_settled = table["fee_currency"].isin(["", settled])
     currency_rule = f"fees must be in the settlement currency, {settled}"
+    cure = (
+        "; write the fees in the file as what they were worth in it at their times, with "
+        f"{settled} as fee_currency"
+    )
     if not settled:
+        cure = ""
         currency_rule = (
             "fees with a currency need a known settlement currency, which neither the venue nor "
             "the name states; give venue.override({'contract.settles': 'USDT'}) or leave "
@@ -377,7 +527,7 @@ def list_rules(table: pd.DataFrame, names: tuple[str, ...], settled: str) -> lis
             np.isfinite(quantities) & ((quantities != 0.0) | is_debt),
         ),
         CellRule("fee", "fee must be a finite number", np.isfinite(fees)),
-        CellRule("fee_currency", currency_rule, is_settled | (fees == 0.0)),
+        CellRule("fee_currency", currency_rule, is_settled | (fees == 0.0), cure=cure),
     ]
     for name in ("price", "reference"):
         is_price = (table[name] > 0.0) & np.isfinite(table[name])

@@ -109,7 +109,7 @@ class Replay(Result):
 
 def read_ledger(source: Any, timezone: str | None) -> pd.DataFrame:
     """Return the rows of a ledger: stamp, term and amount; the term of a level is its name."""
-    table, is_file = open_table(source, "a ledger")
+    table, is_file = open_table(source, "a ledger", ("time", "term", "amount"))
     column = next((name for name in (*LEVELS, "amount") if name in table), "amount")
     needed = ("time", column) if column in LEVELS else ("time", "term", "amount")
     missing = [name for name in needed if name not in table]

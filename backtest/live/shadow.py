@@ -617,7 +617,7 @@ def read_flows(flows: Any, start: int, end: int) -> tuple[Any, Any]:
         stamps = core.read_stamps(flows.index, name="flows", error=ParameterError)
         return keep_inside(flows.to_numpy(dtype=np.float64), stamps, start, end), None
 
-    table, is_file = open_table(flows, "flows")
+    table, is_file = open_table(flows, "flows", ("time", "term", "amount"))
     missing = [name for name in ("time", "amount") if name not in table]
     if missing:
         raise ParameterError(

@@ -341,7 +341,7 @@ def test_the_cost_of_fills_shows_the_size_of_their_contracts(tmp_path):
 
 def test_a_cost_of_another_size_is_an_error_and_no_cost_is_said():
     rows = bt.read_fills([trade(1), trade(2, price=110.0, cost=110.0)])
-    check_refused(lambda: replay(rows, 1.0), "the cost of row 0 of fills (BTCUSDT) must be within")
+    check_refused(lambda: replay(rows, 1.0), "the cost of fill 1 (BTCUSDT) must be within")
 
     bare = bt.read_fills([trade(1, cost=None)])
     with pytest.warns(UserWarning, match="the contract size of BTCUSDT is not known"):

@@ -257,25 +257,105 @@ def test_a_side_is_read_in_letters_of_any_case_and_beside_a_signed_quantity():
     assert bt.read_fills([row])["quantity"].tolist() == [-1.0]
 
 
+HEAD = "time,instrument,quantity,price,fee"
+BOUGHT = f"{MS},BTCUSDT,1,100,0.5"
+SOLD = f"{MS},BTCUSDT,2,100,0.5"
+
+
+def read_text(path: Path, *lines: str) -> pd.DataFrame:
+    """Return the fills of a CSV file of some lines."""
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return bt.read_fills(path)
+
+
+@pytest.mark.parametrize(("head", "rows"), [
+    (f"{HEAD},side", [f"{BOUGHT},buy", f"{SOLD},SELL"]),
+    (f"{HEAD},Side", [f"{BOUGHT},Buy", f"{SOLD.replace(',2,', ',-2,')},sell"]),
+    ("timestamp,symbol,amount,price,fee,side", [f"{BOUGHT},buy", f"{SOLD},sell"]),
+    ("timestamp,symbol,quantity,price,fee,side", [f"{BOUGHT},buy", f"{SOLD},sell"]),
+], ids=range(4))  # fmt: skip
+def test_a_side_gives_the_sign_and_a_csv_may_have_the_names_of_ccxt(head, rows, tmp_path):
+    read = read_text(tmp_path / "fills.csv", head, *rows)
+    assert read["quantity"].tolist() == [1.0, -2.0]
+    assert read["instrument"].tolist() == ["BTCUSDT"] * 2
+    assert read["fee"].tolist() == [0.5, 0.5]
+
+
+def test_a_fee_that_is_a_number_has_the_currency_beside_it(tmp_path):
+    head = "timestamp,symbol,side,amount,price,cost,fee,fee_currency"
+    read = read_text(tmp_path / "fills.csv", head, f"{MS},BTCUSDT,sell,2,100,200,0.5,USDT")
+
+    fields = ["quantity", "traded", "fee", "fee_currency"]
+    assert read.iloc[0][fields].tolist() == [-2.0, 200.0, 0.5, "USDT"]
+
+
+@pytest.mark.parametrize("name", ["fills.csv", "fills.json"])
+def test_no_fills_are_an_empty_list_or_a_header_and_an_empty_file_is_an_error(name, tmp_path):
+    file = tmp_path / name
+    file.write_text("[]" if name.endswith("json") else HEAD, encoding="utf-8")
+    read = bt.read_fills(file)
+    assert len(read) == 0
+
+    for text in ("", "\n"):
+        file.write_text(text, encoding="utf-8")
+        kit.check_refused(lambda: bt.read_fills(file), "must be a table, got an empty file")
+
+
+@pytest.mark.parametrize(("number", "words"), [
+    ('"27,110.00"', "price must be a number, got '27,110.00', whose comma marks thousands: write "
+     "27110.00 (fill 1 of fills.csv)"),
+    ('"27110,00"', "whose comma is a decimal one: write 27110.00 (fill 1"),
+    ('"1.027.110,5"', "whose comma is a decimal one: write 1027110.5"),
+    ('"27,110"', "whose comma marks thousands or decimals"),
+    ("x", "price must be a number, got 'x' (fill 1 of fills.csv)"),
+])  # fmt: skip
+def test_a_number_that_cannot_be_read_has_its_cause(number, words, tmp_path):
+    line = f"{MS},BTCUSDT,1,{number},0.5"
+    kit.check_refused(lambda: read_text(tmp_path / "fills.csv", HEAD, line), words)
+
+
+def test_an_id_may_be_there_once_in_a_table_too(tmp_path):
+    rows = [f"{BOUGHT},7", f"{SOLD},8", f"{SOLD},8"]
+    words = "got the id '8' of BTCUSDT again (fill 3 of fills.csv); leave out the row that is"
+    kit.check_refused(lambda: read_text(tmp_path / "fills.csv", f"{HEAD},id", *rows), words)
+
+    # Rows without an id may be the same.
+    assert len(read_text(tmp_path / "fills.csv", HEAD, BOUGHT, BOUGHT)) == 2
+
+
+def test_columns_that_are_not_read_are_named_where_fees_are_missing(tmp_path):
+    with pytest.warns(UserWarning, match="1 fill has no fee, .* not read: commission$"):
+        read_text(tmp_path / "fills.csv", HEAD.replace("fee", "commission"), BOUGHT)
+
+
+def test_fees_that_are_all_negative_are_named():
+    rows = [(1.0, 2.0, 100.0, -1.0), (2.5, -1.0, 108.0, -0.5)]
+    with pytest.warns(UserWarning, match="all 2 fees are negative"):
+        replay(fills_of(*rows))
+
+
 def test_a_trade_without_a_symbol_is_of_no_instrument():
     read = bt.read_fills([trade(symbol=None)])
     assert read["instrument"].tolist() == [""]
 
 
 @pytest.mark.parametrize(("rows", "words"), [
-    ([trade(fees=[IN_USDT, IN_BNB])], "in one currency, got 'USDT' and 'BNB' (row 0 of fills)"),
+    ([trade(fees=[IN_USDT, IN_BNB])], "in one currency, got 'USDT' and 'BNB' (fill 1)"),
     ([trade(fee="{'cost': 2}")], "a mapping of cost and currency, got"),
-    ([trade(), trade()], "a trade may have one row, got '1' of BTC/USDT:USDT again (row 1"),
+    ([trade(), trade()], "got the id '1' of BTC/USDT:USDT again (fill 2)"),
     ([trade(), trade(id="2", symbol="BTC/USDT")], "may be there once, got 'BTC/USDT:USDT' and"),
     ([{"time": MS, "quantity": 1.0, "price": 1.0, "fees": 2.0}], "must be called 'fee'"),
     ([{"time": "03/04/2024 10:00", "quantity": 1.0, "price": 1.0}], "got '03/04/2024 10:00' in 1"),
     ([{"time": "24-04-03", "quantity": 1.0, "price": 1.0}], "got '24-04-03' in 1"),
     ([{"time": "2024-04-03", "quantity": 1.0, "price": 1.0}], "must have a time zone"),
-    ([trade(side="long")], "side must be buy or sell, got 'long' (row 0 of fills)"),
-    ([trade(), trade(id="2", side="")], "side must be buy or sell, got '' (row 1 of fills)"),
+    ([trade(side="long")], "side must be buy or sell, got 'long' (fill 1)"),
+    ([trade(), trade(id="2", side="")], "side must be buy or sell, got '' (fill 2)"),
     ([trade(filled=0.0, status="open")], "got orders of ccxt, which have filled, status"),
-    ([{"time": MS, "quantity": 1.0, "price": 1.0, "side": "SELL"}], "got 1 beside 'SELL' (row 0"),
-], ids=range(12))  # fmt: skip
+    ([{"time": MS, "quantity": 1.0, "price": 1.0, "side": ""}], "buy or sell, got '' (fill 1)"),
+    ([{"time": MS, "quantity": -1.0, "price": 1.0, "side": "BUY"}], "got -1 beside 'BUY' (fill 1)"),
+    ([trade(side="buy", amount=-1.0)], "of a buy must not be negative, got -1 beside 'buy'"),
+    ([trade(fee="5,4")], "whose comma is a decimal one: write 5.4 (fill 1)"),
+], ids=range(15))  # fmt: skip
 def test_fills_that_would_be_guessed_are_refused(rows, words):
     kit.check_refused(lambda: bt.read_fills(rows), words)
 
@@ -374,7 +454,7 @@ def test_the_fills_of_a_run_written_and_read_back_are_its_account(tmp_path):
 def test_no_fills_are_read_and_those_without_fees_are_named():
     assert replay(bt.read_fills([])).bars["equity"].nunique() == 1
 
-    with pytest.warns(UserWarning, match="1 fills have no fee"):
+    with pytest.warns(UserWarning, match="1 fill has no fee"):
         replay(fills_of((1.0, 2.0, 100.0, 1.0)).drop(columns="fee"))
 
 
