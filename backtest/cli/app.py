@@ -20,10 +20,20 @@ import typer.core
 from backtest import core
 from backtest._compile.object_code import read_mode
 from backtest.cli import printing
-from backtest.cli.command import COMMANDS, Text, argument, build_function, command, format_help
+from backtest.cli.command import (
+    COMMANDS,
+    USUAL,
+    Text,
+    argument,
+    build_function,
+    command,
+    format_help,
+)
+from backtest.cli.experiment import find_key, name_flag
 from backtest.cli.first_screen import COMMANDS as SCREEN
 from backtest.cli.first_screen import write_screen
 from backtest.cli.terminal_screen import PlainCommand, PlainGroup, new_app
+from backtest.experiments.tables import Key
 
 GROUPS = {
     "validate": "Test a way of choosing parameters on data that the choice did not use.",
@@ -178,7 +188,8 @@ def report_fault(
 ) -> int:
     """Print what was wrong with a command or its data, and return the exit code."""
     if isinstance(error, core.BacktestError):
-        printing.print_message(f"error: {name_flags(str(error), words)}")
+        text = name_typed_flags(name_flags(str(error), words), words)
+        printing.print_message(f"error: {text}")
         if isinstance(error, core.AccountingError):
             return printing.FAILED
         return printing.REFUSED
@@ -265,6 +276,30 @@ def name_flags(text: str, words: Sequence[str]) -> str:
     for pattern, key in KEYS.items():
         text = re.sub(pattern, key, text)
     return text
+
+
+def name_typed_flags(text: str, words: Sequence[str]) -> str:
+    """Return the lines of an error, each of which names the flag that set the key it begins with.
+
+    ``account.capital: must be over 0`` is ``--capital: must be over 0`` after ``--capital -3``. A
+    key of a file or of ``--set`` keeps its name.
+    """
+    typed = {word.partition("=")[0] for word in words}
+    for key in find_keys(words):
+        flag = name_flag(key)
+        if flag in typed and flag != "--set":
+            place = re.escape(key.place)
+            text = re.sub(rf"^{place}(?=:? )", flag, text, flags=re.MULTILINE)
+    return text
+
+
+def find_keys(words: Sequence[str]) -> list[Key]:
+    """Return the keys that the flags of a command set; of a command without, the usual ones."""
+    declared = COMMANDS.get(" ".join(words[:2])) or COMMANDS.get(" ".join(words[:1]))
+    keys = ""
+    if declared is not None and declared.keys is not None:
+        keys = declared.keys
+    return [find_key(name) for name in (*USUAL, *keys.split())]
 
 
 GATES = ("regress", "check")
