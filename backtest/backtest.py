@@ -1422,8 +1422,8 @@ class Backtest(Conditions):
         the fill with band, limits, lots and margin.
 
         Raises ParameterError if an argument is not allowed, or the snapshot lacks what the policy
-        reads; PolicyError if the policy raises, looks ahead, or returns a negative number or the
-        wrong type.
+        reads, or has no equity; PolicyError if the policy raises, looks ahead, or returns a
+        negative number or the wrong type.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The orders of a decision: what one more bar trades, and the table of what is sent and why not."""
+"""The orders of a decision: what one more bar trades, and the table of what to send, or why not."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def tabulate_orders(
     leverage: Mapping[str, float],
     warnings: Sequence[Caution],
 ) -> pd.DataFrame:
-    """Return by instrument its order, the price to the tick, notional, and why it is not sent."""
+    """Return by instrument its order, the price to the tick, notional, and why not to send it.
+
+    Nothing was sent: ``to_send`` says that no reason is known against it.
+    """
     rows = {}
     for name, size in sizes.items():
         contract = setup.venues[name].contract
@@ -110,7 +113,7 @@ def tabulate_orders(
             "quantity": abs(size),
             "price": price,
             "notional": compute_notional(size, contract.size, contract, price),
-            "sent": not reasons,
+            "to_send": not reasons,
             "why_not": "; ".join(dict.fromkeys(reasons)),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("instrument")
@@ -142,7 +145,7 @@ def find_reasons_to_wait(
     size: float,
     warnings: Sequence[Caution],
 ) -> Iterator[str]:
-    """Yield why an order is not sent as it is: old data, an unknown lot, a warning that stops."""
+    """Yield why not to send an order as it is: old data, an unknown lot, a warning that stops."""
     markets = setup.markets
     _, end = markets.spans[markets.names.index(name)].tolist()
     if end < markets.n_bars:
@@ -158,20 +161,21 @@ def find_reasons_to_wait(
 
 
 def write_table(orders: pd.DataFrame) -> str:
-    """Return the orders as lines: what is sent first, then each that is not, with the reason."""
-    sent = []
-    not_sent = []
+    """Return the orders as lines: what to send first, then each other with the reason."""
+    to_send = []
+    others = []
     for name, row in orders.iterrows():
-        text = f"  no order of {name}"
-        if row["quantity"] != 0.0:
-            text = (
-                f"  {row['side']} {row['quantity']:.12g} {name} at {row['price']:.12g}, "
-                f"notional {row['notional']:,.2f}"
-            )
+        if row["quantity"] == 0.0:
+            others.append(f"  no order of {name}: {row['why_not']}")
+            continue
 
-        if row["sent"]:
-            sent.append(text)
+        text = (
+            f"  {row['side']} {row['quantity']:.12g} {name} at {row['price']:.12g}, "
+            f"notional {row['notional']:,.2f}"
+        )
+        if row["to_send"]:
+            to_send.append(text)
         else:
-            not_sent.append(f"{text}: not sent, {row['why_not']}")
+            others.append(f"{text}: do not send, {row['why_not']}")
 
-    return "\n".join([*sent, *not_sent])
+    return "\n".join([*to_send, *others])

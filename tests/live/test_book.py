@@ -41,7 +41,7 @@ def make_book(**more: Any) -> bt.Backtest:
     return bt.Backtest(bt.Markets(markets), venue=venues, account=account, **more)
 
 
-def test_each_order_is_rounded_and_each_that_is_not_sent_says_why():
+def test_each_order_is_rounded_and_each_that_is_not_to_be_sent_says_why():
     """Targets are 200: A and C buy, B has no lot, D's order is under 500, E's data have ended."""
     test = make_book(signal=dict.fromkeys(FACTS, 0.2))
     held = {"C": {"quantity": 1.9, "entry": 100.0}}
@@ -52,7 +52,7 @@ def test_each_order_is_rounded_and_each_that_is_not_sent_says_why():
 
     assert orders.loc["A"].tolist() == ["buy", 1.0, 100.5, 100.5, True, ""]
 
-    assert not orders.loc["B", "sent"]
+    assert not orders.loc["B", "to_send"]
     assert orders.loc["B", "why_not"] == "unknown lot"
     assert orders.loc["B", "price"] == 100.2
 
@@ -67,9 +67,13 @@ def test_old_data_send_no_order_of_the_book():
     decision = test.decide(Hold(1.0), state=state, now="2024-02-01")
 
     assert not decision.may_act
-    assert not decision.orders["sent"].any()
+    assert not decision.orders["to_send"].any()
     assert "the data end at 2024-01-02 06:00" in decision.orders.loc["A", "why_not"]
-    assert "not sent, " in str(decision)
+    assert ": do not send, the data end at" in str(decision)
+    assert str(decision).endswith("no order was sent")
+
+    # Of what has no order the reason is enough.
+    assert "no order of D: under the minimum notional" in str(decision)
 
 
 @pytest.mark.parametrize(("price", "tick", "is_buy", "rounded"), [

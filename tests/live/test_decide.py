@@ -696,11 +696,19 @@ def test_bad_input_is_refused(call, words):
 @pytest.mark.parametrize(("stated", "words", "may_act"), [
     ({"at": 120.0}, "the price 120 of market is 17.65 % over the last one, 102", True),
     ({"at": 10.2}, "the price 10.2 of market is 90.00 % under the last one, 102", False),
+    ({"mark": 120.0}, "the mark 120 of market is 17.65 % over the last one, 102", True),
+    ({"mark": 10.2}, "the mark 10.2 of market is 90.00 % under the last one, 102", False),
     ({"at": 102.0, "funding": 0.06}, "the funding of market is 6.00 % of the notional", False),
 ])  # fmt: skip
 def test_a_likely_slip_in_what_is_stated_is_named(stated, words, may_act):
-    decision = decide(**stated)
+    marks = MARKET.bars()[["open", "high", "low", "close"]]
+    market = bt.Market.from_frames(MARKET.bars(), mark=marks)
+    decision = decide(**stated, market=market)
 
-    (warning,) = decision.warnings
+    warning, *others = decision.warnings
     assert words in str(warning)
+    assert warning.stops != may_act
     assert decision.may_act == may_act
+
+    # A mark price far under the price leaves no margin: what is bought is liquidated there.
+    assert bool(others) == (stated.get("mark") == 10.2)
