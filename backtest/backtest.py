@@ -1532,9 +1532,10 @@ class Backtest(Conditions):
             assumed to begin flat, with its capital, at ``start``, by default at the first close.
             The policy decides when the account begins, one bar before :meth:`run` from there does.
         flows : Series, DataFrame, str or Path, optional
-            Deposits by UTC time; or a ledger of ``time``, ``term`` (flows, funding, others are left
-            out) and ``amount`` (positive is received). Without funding in it, the modeled funding
-            stands.
+            Deposits by UTC time; or a ledger of ``time``, ``term`` (flows, which are deposits, and
+            funding; fees, interest, expense, liquidation_loss and other are left out) and
+            ``amount`` (positive is received). Without funding in it, the modeled funding stands;
+            with it, settlements that it lacks count as 0, with a warning.
         range_tolerance : float
             How far a fill may lie outside the range of its bar, as in :meth:`replay`.
         store : str or Path, optional

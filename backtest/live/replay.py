@@ -23,7 +23,7 @@ from backtest.engine import Conditions, Counts, Drive, LoopPart, Setup, finish, 
 from backtest.live.contracts import count_as_venue
 from backtest.live.fills import ENTRIES, TOLERANCE, list_owners, open_table, place_fills
 from backtest.live.state import AccountSnapshot, start_account
-from backtest.market import as_markets
+from backtest.market import Panel, as_markets
 from backtest.options import refuse_options
 from backtest.policies import Policy
 from backtest.results import Outcome, Result, start_tally
@@ -312,10 +312,15 @@ def replay(
     return Replay(**fields)
 
 
+def find_panel(setup: Setup) -> Panel:
+    """Return the prices and settlements of a setup, as its account reads them."""
+    jitter = setup.venues[setup.markets.names[0]].funding_jitter
+    return setup.markets.panel(core.parse_duration(jitter, "funding_jitter"))
+
+
 def find_due(setup: Setup) -> IntArray:
     """Return the stamps of the settlements of funding from the first bar on, ns."""
-    jitter = setup.venues[setup.markets.names[0]].funding_jitter
-    panel = setup.markets.panel(core.parse_duration(jitter, "funding_jitter"))
+    panel = find_panel(setup)
     return np.asarray(panel.funding_time[panel.funding_bar >= setup.first])
 
 

@@ -39,7 +39,7 @@ from backtest.core import FloatArray, IntArray, ParameterError, format_money, fo
 from backtest.core.code_names import is_series, pd
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
-from backtest.core.units import DAY
+from backtest.core.units import DAY, MINUTE
 from backtest.engine import AnyPolicy, Conditions, Setup
 from backtest.live import decide as decisions
 from backtest.live import ledger as ledgers
@@ -424,6 +424,7 @@ def shadow(
     for part, table in tables.items():
         replayed[part] = run_replay(replayed_test, table, start, range_tolerance)
 
+    warn_of_missing_funding(setup, replayed["fees"], live)
     bars = compare_accounts(setup, without, replayed, live, first)
     equity_at_end = {name: float(bars[name].iloc[-1]) for name in ACCOUNTS}
     gaps = compare_quantities(setup, replayed["fees"], live, first)
@@ -986,6 +987,48 @@ def count_funding(replayed: Result, live: Live, time: IntArray) -> FloatArray:
     received = np.bincount(bars, weights=live.funding.to_numpy(), minlength=len(time))
     modeled = -np.asarray(replayed.of_account("funding"))
     return np.cumsum(received - modeled)
+
+
+def find_settlements(setup: Setup, replayed: Result) -> IntArray:
+    """Return the stamps (n,) at which an account paid or received funding, ns, each once.
+
+    An event is stamped with the open of its bar. Where all settlements of a bar were paid, these
+    are their own stamps, three of a daily bar.
+    """
+    events = replayed.events
+    paid = events.loc[events["kind"] == "funding", "time"]
+    opens = pd.DatetimeIndex(paid).as_unit("ns").asi8
+    bars, n_paid = np.unique(np.searchsorted(setup.markets.time, opens), return_counts=True)
+
+    panel = replays.find_panel(setup)
+    n_settled = np.bincount(panel.funding_bar, minlength=setup.markets.n_bars)[bars]
+    is_whole = n_paid == n_settled
+    own = panel.funding_time[np.isin(panel.funding_bar, bars[is_whole])]
+    return np.unique(np.concatenate([own, setup.markets.time[bars[~is_whole]]]))
+
+
+def warn_of_missing_funding(setup: Setup, replayed: Result, live: Live) -> None:
+    """Warn if a ledger has the funding of some settlements, and of others none.
+
+    A settlement has the rows from a minute before it up to a minute before the next one: venues
+    book it some seconds late, and stamps of two clocks differ.
+    """
+    if live.funding is None:
+        return
+
+    due = find_settlements(setup, replayed)
+    booked = pd.DatetimeIndex(live.funding.index).as_unit("ns").asi8
+    rows = np.searchsorted(due - MINUTE, booked, side="right") - 1
+    is_booked = np.isin(np.arange(len(due)), rows)
+    if is_booked.all():
+        return
+
+    missing = due[~is_booked]
+    core.warn_caller(
+        f"flows have funding, but not of {len(missing):,} of the {len(due):,} settlements at which "
+        f"the account held a position, the first at {format_time(int(missing[0]))} UTC: these "
+        "count as 0. Without rows of funding, all of it is modeled"
+    )
 
 
 def value_snapshot(setup: Setup, snapshot: AccountSnapshot, bar: int) -> float:

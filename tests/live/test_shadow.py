@@ -140,6 +140,53 @@ def test_funding_of_a_ledger_replaces_what_was_modeled():
     check_refused(lambda: follow(end=end, flows=misspelt), words, bt.ParameterError)
 
 
+def test_a_ledger_with_the_funding_of_some_settlements_is_warned_of():
+    """The account of a run holds a position at each settlement from the first on that it pays."""
+    market = bt.Market.sample(bars=200)
+    test = bt.Backtest(market, venue="binance-usdm:BTCUSDT", account=bt.Account(capital=1e4))
+    whole = test.run(VolTarget(), compile=False)
+    begin, end = take_snapshot(whole, 110), take_snapshot(whole, 191)
+    fills = whole.fills
+    fills = fills[(fills["time"] >= begin.time) & (fills["time"] < end.time)]
+
+    events = whole.events
+    paid = events[(events["kind"] == "funding") & (events["time"] >= begin.time)]
+    paid = paid[paid["time"] < end.time]
+    times = paid["time"].to_list()
+    assert len(times) > 8
+
+    # Rows of a venue come some seconds late.
+    rows = pd.DataFrame({"time": times, "term": "funding", "amount": 0.5})
+    rows["time"] += pd.Timedelta("8s")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        test.shadow(VolTarget(), fills, [begin, end], flows=rows)
+
+    words = (
+        f"but not of {len(times) - 1} of the {len(times)} settlements at which the account held a "
+        f"position, the first at {times[1]:%Y-%m-%d}"
+    )
+    with pytest.warns(UserWarning, match=words):
+        test.shadow(VolTarget(), fills, [begin, end], flows=rows[:1])
+
+
+def test_a_day_with_one_of_its_three_settlements_is_warned_of():
+    market = bt.Market.sample(bars=24 * 12).resample("1d")
+    test = bt.Backtest(market, venue="binance-usdm:BTCUSDT", account=bt.Account(capital=1e4))
+    whole = test.run(Hold(1.0), compile=False)
+    begin, end = take_snapshot(whole, 4), take_snapshot(whole, 6)
+    fills = whole.fills
+    fills = fills[(fills["time"] >= begin.time) & (fills["time"] < end.time)]
+
+    times = pd.date_range(begin.time, periods=6, freq="8h")
+    rows = pd.DataFrame({"time": times, "term": "funding", "amount": 0.5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        test.shadow(Hold(1.0), fills, [begin, end], flows=rows)
+    with pytest.warns(UserWarning, match="but not of 2 of the 6 .*, the first at .* 08:00 UTC"):
+        test.shadow(Hold(1.0), fills, [begin, end], flows=rows.drop([1, 5]))
+
+
 def test_what_is_unexplained_is_named_first():
     shadow = follow(fill(1.5, 10, 104, 1.0), end=end_at(1208.0, 10.0, 104.0))
     assert "from its policy: unexplained -1.00, prices -40.00." in shadow.verdict
