@@ -252,8 +252,11 @@ def observe_until(policy: Policy, market: m.Market, stop: int) -> dict[str, core
 # The result of a record.
 
 
-def finish(setup: Setup, outcome: Outcome) -> Result:
-    """Return the result of an account that has ended: its record, measures and manifest."""
+def finish(setup: Setup, outcome: Outcome, no_fills: str | None = None) -> Result:
+    """Return the result of an account that has ended: its record, measures and manifest.
+
+    ``no_fills`` says why nothing was filled where no policy decided.
+    """
     markets = setup.markets
     first = setup.first
     feed = setup.inputs.feed
@@ -300,7 +303,7 @@ def finish(setup: Setup, outcome: Outcome) -> Result:
         markets=markets,
         setup=again,
         target_cut_rows=rows,
-        no_fill=explain(again, outcome, closes, rows),
+        no_fill=explain(again, outcome, closes, rows, no_fills),
         traded=outcome.traded,
         options=options,
         charted=find_charted(setup),

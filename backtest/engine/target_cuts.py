@@ -175,9 +175,16 @@ def explain_limit(setup: Setup, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def explain(
-    setup: Setup, outcome: Outcome, closes: core.IntArray, rows: Sequence[Mapping[str, Any]]
+    setup: Setup,
+    outcome: Outcome,
+    closes: core.IntArray,
+    rows: Sequence[Mapping[str, Any]],
+    no_fills: str | None = None,
 ) -> str:
-    """Return why a run filled nothing, or ""; warns of what was decided and did not fill."""
+    """Return why a run filled nothing, or ""; warns of what was decided and did not fill.
+
+    ``no_fills`` is the reason where no policy decides, as in a replay, which is not warned of.
+    """
     targets = outcome.record.positions.target
     warn_of_bands(setup, targets)
     warn_of_delisted(setup, outcome)
@@ -187,6 +194,8 @@ def explain(
     has_held = outcome.record.positions.quantity.any()
     no_fill = ""
     if not has_fill and not has_held:
+        if no_fills is not None:
+            return no_fills
         no_fill = explain_no_fill(setup, outcome, rows)
 
     # A run without columns that asks for 0 is meant to hold cash.

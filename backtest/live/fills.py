@@ -15,6 +15,7 @@ from backtest import core, engine
 from backtest.account.events import Event
 from backtest.core import DataError, IntArray, ParameterError, format_time, repr_plain
 from backtest.core.code_names import is_frame, pd
+from backtest.core.units import HOUR
 from backtest.engine import Setup
 from backtest.live.contracts import count_fills
 from backtest.live.state import name_symbols
@@ -549,11 +550,15 @@ def place_fills(
     table = complete_fills(fills, list_owners(setup), settled)
     if "traded" in fills:
         table = count_fills(setup, table)
-    table = add_values(setup, add_places(setup, table))
+    where = str(fills.attrs.get("file", ""))
+    table = add_values(setup, add_places(setup, table, where))
 
+    is_fitting = find_fitting(setup, table, table["time"].to_numpy(), tolerance)
     facts: list[Any] = list(table.itertuples(index=False))
-    for k, fact in enumerate(facts):
-        check_range(setup, fact, k, tolerance)
+    if not is_fitting.all():
+        k = int(np.argmin(is_fitting))
+        hint = describe_shift(setup, table, is_fitting, tolerance)
+        raise describe_misfit(setup, facts[k], name_fill(k, where), hint)
 
     by_bar: dict[int, list[Any]] = defaultdict(list)
     for fact in sorted(facts, key=lambda fact: fact.time):
@@ -561,7 +566,7 @@ def place_fills(
     return dict(by_bar)
 
 
-def add_places(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
+def add_places(setup: Setup, table: pd.DataFrame, where: str) -> pd.DataFrame:
     """Return fills with their ``bar``, the ``place`` of their owner, and ``time`` in ns.
 
     Places are those of :func:`list_owners`; bad debt, which has no owner, has 0.
@@ -569,7 +574,7 @@ def add_places(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     time = setup.markets.time
     bars = np.searchsorted(time, stamps, "right") - 1
-    check_times(setup, stamps, bars)
+    check_times(setup, stamps, bars, where)
 
     # An order that is filled at the close before has the stamp of the open, which is the same time:
     # it is the first step of its bar, if the table states none.
@@ -611,7 +616,7 @@ def list_owners(setup: Setup) -> tuple[str, ...]:
     return (*setup.markets.names, *assets)
 
 
-def check_times(setup: Setup, stamps: IntArray, bars: IntArray) -> None:
+def check_times(setup: Setup, stamps: IntArray, bars: IntArray, where: str) -> None:
     """Raise DataError if a fill lies outside the bars of a replay."""
     time = setup.markets.time
     end = int(time[-1]) + setup.markets.interval
@@ -623,41 +628,99 @@ def check_times(setup: Setup, stamps: IntArray, bars: IntArray) -> None:
     start = int(time[setup.first])
     raise DataError(
         f"a fill must lie within the replay, from {format_time(start)} to {format_time(end)}, "
-        f"got {format_time(int(stamps[k]))} (row {k} of fills)"
+        f"got {format_time(int(stamps[k]))} ({name_fill(k, where)})"
     )
 
 
-def check_range(
+def find_bounds(
     setup: Setup,
-    fact: Any,
-    k: int,
-    tolerance: float,
-) -> None:
-    """Raise DataError if the price of fill k lies outside its bar, where that bounds it."""
-    is_of_asset = fact.place >= len(setup.markets)
-    is_resting = fact.step == 7 and fact.kind == "order"  # fills at a limit that the open passed
-    if fact.kind in WITHOUT_RANGE or is_of_asset or is_resting:
-        return
+    stamps: IntArray,
+    places: IntArray,
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the lowest and highest price at some times, of the instruments at some places.
 
+    At the open of a bar a fill may be one of the close before it.
+    """
     feed = setup.inputs.feed
-    bar = fact.bar
-    i = fact.place
-    low = float(feed.low[bar, i])
-    high = float(feed.high[bar, i])
+    bars = (np.searchsorted(feed.time, stamps, "right") - 1).clip(min=0)
+    low = feed.low[bars, places]
+    high = feed.high[bars, places]
 
-    # At the open a fill may be one of the close before it.
-    if bar > 0 and fact.time == int(feed.time[bar]):
-        last_close = feed.close[bar - 1, i]
-        low = float(np.nanmin([low, last_close]))
-        high = float(np.nanmax([high, last_close]))
+    is_at_open = (bars > 0) & (stamps == feed.time[bars])
+    last_close = np.where(is_at_open, feed.close[bars - 1, places], np.nan)
+    return np.fmin(low, last_close), np.fmax(high, last_close)
+
+
+def find_fitting(
+    setup: Setup,
+    table: pd.DataFrame,
+    stamps: IntArray,
+    tolerance: float,
+) -> core.BoolArray:
+    """Return which fills would lie in the range of their bars at some times, or have none, (n,).
+
+    Fills at times outside the replay do not.
+    """
+    n = len(setup.markets)
+    time = setup.markets.time
+    is_inside = (stamps >= time[setup.first]) & (stamps < int(time[-1]) + setup.markets.interval)
+
+    # Fills at a limit that the open passed.
+    is_resting = (table["step"] == 7) & (table["kind"] == "order")
+    is_free = table["kind"].isin(WITHOUT_RANGE) | is_resting | (table["place"] >= n)
 
     # A reference is a price of the market; a price alone is worsened by slippage.
-    allowed = 1e-9 if fact.reference != fact.price else tolerance
-    if low * (1.0 - allowed) <= fact.reference <= high * (1.0 + allowed):
-        return
-    raise DataError(
-        f"a fill must lie in the range of its bar, {low:.10g} to {high:.10g}, got "
-        f"{fact.reference:.10g} (row {k} of fills, {fact.instrument} at "
-        f"{format_time(fact.time)}); give the price before slippage as reference, or raise "
-        "range_tolerance"
+    reference = table["reference"].to_numpy()
+    allowed = np.where(reference != table["price"].to_numpy(), 1e-9, tolerance)
+    low, high = find_bounds(setup, stamps, table["place"].to_numpy().clip(max=n - 1))
+    is_in_range = (low * (1.0 - allowed) <= reference) & (reference <= high * (1.0 + allowed))
+    fitting: core.BoolArray = is_inside & (is_free.to_numpy() | is_in_range)
+    return fitting
+
+
+def describe_shift(
+    setup: Setup,
+    table: pd.DataFrame,
+    is_fitting: core.BoolArray,
+    tolerance: float,
+) -> str:
+    """Return by how many hours the times of fills seem to be off, as a clause, or "".
+
+    That is said if of several fills that do not fit most do with all times moved, and of all nine
+    in ten.
+    """
+    n_failing = int((~is_fitting).sum())
+    if n_failing < 2:
+        return ""
+
+    stamps = table["time"].to_numpy()
+    best = is_fitting
+    hours = 0
+    for shift in sorted(range(-14, 15), key=abs):
+        moved = find_fitting(setup, table, stamps + shift * HOUR, tolerance)
+        if moved.sum() > best.sum():
+            best = moved
+            hours = shift
+
+    n_mended = int(best[~is_fitting].sum())
+    if 2 * n_mended <= n_failing or best.mean() < 0.9:
+        return ""
+    side = "later" if hours > 0 else "earlier"
+    return (
+        f"; {best.sum():,} of {len(best):,} fills fit if their times are {abs(hours)} h {side}: "
+        "are these times UTC?"
+    )
+
+
+def describe_misfit(setup: Setup, fact: Any, fill: str, hint: str) -> DataError:
+    """Return the error of a fill whose price lies outside the range of its bar.
+
+    ``hint`` is a clause on its time, or "": then cures for its price are given.
+    """
+    stamps = np.array([fact.time], dtype=np.int64)
+    low, high = find_bounds(setup, stamps, np.array([fact.place], dtype=np.int64))
+    cure = hint or "; give the price before slippage as reference, or raise range_tolerance"
+    return DataError(
+        f"a fill must lie in the range of its bar, {low[0]:.10g} to {high[0]:.10g}, got "
+        f"{fact.reference:.10g} ({fill}, {fact.instrument} at {format_time(fact.time)}){cure}"
     )

@@ -306,7 +306,8 @@ def replay(
         ask=None,
     )
     room = 8 * (len(setup.markets) * CHUNK + sum(map(len, facts.values())))
-    result = pass_bars(setup, state, bound["simulate_account"], room)
+    no_fills = "" if facts else "the table of fills has no rows"
+    result = pass_bars(setup, state, bound["simulate_account"], room, no_fills=no_fills)
 
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
     return Replay(**fields)
@@ -329,11 +330,14 @@ def pass_bars(
     state: accounts.AccountState,
     simulate: Callable[..., Any],
     room: int,
+    *,
+    no_fills: str | None = None,
 ) -> Result:
     """Take a state through all bars of a setup by a loop in plain Python; return its result.
 
     ``simulate`` is ``engine.loop.simulate_account``, bound to the functions that it is to call.
-    ``state`` is written into. ``room`` are the rows of the log at first.
+    ``state`` is written into. ``room`` are the rows of the log at first. ``no_fills`` says why
+    nothing was filled where no policy decides.
     """
     n = len(setup.markets)
     first = setup.first
@@ -365,7 +369,7 @@ def pass_bars(
         plain_because="",
         cuts=drive.counts.cuts,
     )
-    return finish(setup, outcome)
+    return finish(setup, outcome, no_fills)
 
 
 def find_start(setup: Setup, start: Any) -> accounts.AccountState:

@@ -328,6 +328,36 @@ def test_columns_that_are_not_read_are_named_where_fees_are_missing(tmp_path):
         read_text(tmp_path / "fills.csv", HEAD.replace("fee", "commission"), BOUGHT)
 
 
+@pytest.mark.parametrize("hours", [-3.0, 2.0])
+def test_fills_of_another_time_zone_are_recognized(hours):
+    """Prices rise by 10 an hour, so that each fits its own bar alone."""
+    market = market_of(*range(100, 400, 10))
+    rows = [(hour + 0.5, 1.0, 100.0 + 10.0 * hour, 0.5) for hour in range(5, 15)]
+    moved = [(hour + hours, *row) for hour, *row in rows]
+    replay(fills_of(*rows), market)
+
+    side = "later" if hours < 0 else "earlier"
+    words = f"10 of 10 fills fit if their times are {abs(hours):.0f} h {side}: are these times UTC?"
+    kit.check_refused(lambda: replay(fills_of(*moved), market), words)
+
+    # One that is off has another cause.
+    one = [moved[0], *rows[1:]]
+    kit.check_refused(lambda: replay(fills_of(*one), market), "or raise range_tolerance")
+
+
+def test_a_replay_without_fills_says_so_and_not_of_a_policy():
+    result = replay(bt.read_fills([]))
+    assert result.no_fill == "the table of fills has no rows"
+    assert "NaN" not in result.summary()
+
+
+def test_a_fee_in_another_coin_is_cured_by_its_worth_in_the_file():
+    """.01 BNB at 300 are 3 USDT."""
+    cure = "with USDT as fee_currency"
+    kit.check_refused(lambda: replay_fee("BTCUSDT", "binance-usdm:BTCUSDT", 0.01, "BNB"), cure)
+    assert replay_fee("BTCUSDT", "binance-usdm:BTCUSDT", 0.01 * 300.0, "USDT") == 3.0
+
+
 def test_fees_that_are_all_negative_are_named():
     rows = [(1.0, 2.0, 100.0, -1.0), (2.5, -1.0, 108.0, -0.5)]
     with pytest.warns(UserWarning, match="all 2 fees are negative"):
