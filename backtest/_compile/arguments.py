@@ -6,7 +6,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,44 +20,52 @@ KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.boo
 RETURNED = {"q": ctypes.c_int64, "d": ctypes.c_double, "b": ctypes.c_bool}
 
 
+class PackedLeaf(NamedTuple):
+    """What is no tuple, with its kind and its words."""
+
+    leaf: Any
+    kind: str
+    words: tuple[Any, ...]
+
+
 class Packed(NamedTuple):
-    """An argument as words, and its kinds: letters of numbers, types of arrays."""
+    """An argument as words, and its kinds: letters of numbers, types of arrays.
+
+    ``leaves`` are what it holds, by their ``id``. They are kept, so that each id stays its own.
+    """
 
     kinds: tuple[str, ...]
     words: bytes
+    leaves: dict[int, PackedLeaf]
 
 
-PackedLeaf: TypeAlias = "tuple[Any, str, tuple[Any, ...]]"
-"""What is no tuple, with its kind and its words."""
+NOTHING_PACKED = Packed((), b"", {})
 
 
-def pack(value: Any, known: dict[int, PackedLeaf] | None = None) -> Packed:
+def pack(value: Any, last: Packed = NOTHING_PACKED) -> Packed:
     """Return an argument as numba passes it: tuples flat, an array as its seven or more words.
 
-    A struct is the word of its address. ``known`` has the arrays and structs that were packed
-    before, by their ``id``, and gets those of this argument: other terms of an account hold most of
-    the arrays of the last ones.
+    A struct is the word of its address. ``last`` is the argument that stood in its place before:
+    later terms of an account hold most of the arrays of the last ones, which are not packed again.
     """
-    if known is None:
-        known = {}
-    kinds: list[str] = []
     form: list[str] = []
     words: list[Any] = []
+    kinds: list[str] = []
+    leaves: dict[int, PackedLeaf] = {}
     for leaf in flatten(value):
-        packed = known.get(id(leaf))
+        packed = last.leaves.get(id(leaf))
         if packed is None:
-            packed = (leaf, *pack_leaf(leaf))
-            known[id(leaf)] = packed  # which keeps the leaf, so that its id stays its own
-        _, kind, words_of_leaf = packed
-        kinds.append(kind)
-        words += words_of_leaf
+            packed = PackedLeaf(leaf, *pack_leaf(leaf))
+        leaves[id(leaf)] = packed
+        kinds.append(packed.kind)
+        words += packed.words
 
         # A float is a word by its bits, all else are whole numbers.
-        if kind == "d":
+        if packed.kind == "d":
             form.append("d")
         else:
-            form.append(f"{len(words_of_leaf)}q")
-    return Packed(tuple(kinds), struct.pack("".join(form), *words))
+            form.append(f"{len(packed.words)}q")
+    return Packed(tuple(kinds), struct.pack("".join(form), *words), leaves)
 
 
 def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
@@ -154,7 +162,6 @@ class Caller:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.packed: dict[int, tuple[Any, Packed]] = {}
-        self.leaves: dict[int, PackedLeaf] = {}
 
     def bind(self, *arguments: Any) -> Callable[[], Any]:
         """Return the call with these arguments, which may be made at any time after.
@@ -164,9 +171,9 @@ class Caller:
         kinds = []
         words = []
         for k, value in enumerate(arguments):
-            last_value, packed = self.packed.get(k, (None, None))
-            if packed is None or last_value is not value:
-                packed = pack(value, self.leaves)
+            last_value, packed = self.packed.get(k, (None, NOTHING_PACKED))
+            if packed is NOTHING_PACKED or last_value is not value:
+                packed = pack(value, packed)
                 self.packed[k] = (value, packed)
             kinds.append(packed.kinds)
             words.append(packed.words)

@@ -1,8 +1,10 @@
 """The loop compiled, called back and without options has the bits of plain Python."""
 
+import gc
 import math
 import os
 import signal
+import weakref
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import backtest as bt
 from backtest import _compile, strategies
 from backtest import account as accounts
+from backtest._compile import arguments
 from backtest.engine import batch, driver, make_recipe
 from backtest.policies import Combinator
 from backtest.strategies import Constant, VolTarget
@@ -151,6 +154,22 @@ def test_ctrl_c_ends_the_run_at_once():
 @pytest.mark.slow
 def test_what_a_compiled_rule_raises_ends_the_run():
     check_refused(lambda: live(Loud(4.5)), "ValueError: too loud", bt.PolicyError)
+
+
+def test_what_is_packed_again_shares_what_stays_and_lets_go_of_what_does_not():
+    """A search calls the loop with other arrays for each block: those of the last alone stay."""
+    stays = np.zeros(3)
+    columns = [np.full(5, value) for value in (1.0, 2.0)]
+    gone = weakref.ref(columns[0])
+
+    first = arguments.pack((stays, columns[0], 0.5))
+    second = arguments.pack((stays, columns[1], 0.5), last=first)
+    assert second.leaves[id(stays)] is first.leaves[id(stays)]
+    assert second[:2] == arguments.pack((stays, columns[1], 0.5))[:2]
+
+    del first, columns[0]
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_policy_sees_the_margin_rules_from_the_listing_of_its_instrument_on():
