@@ -429,7 +429,10 @@ def complete_fills(
     settled: str,
 ) -> pd.DataFrame:
     """Return fills with all columns, each of one type."""
-    missing = [name for name in ("time", "quantity", "price") if name not in fills]
+    needed = ["time", "quantity", "price"]
+    if len(names) > 1:  # of one instrument all fills are its own
+        needed.append("instrument")
+    missing = [name for name in needed if name not in fills]
     if missing:
         raise ParameterError(
             f"fills must have the columns {', '.join(NEEDED)}, got no {', '.join(missing)}; "

@@ -364,6 +364,26 @@ def test_fees_that_are_all_negative_are_named():
         replay(fills_of(*rows))
 
 
+def test_fills_of_several_instruments_must_say_which_each_is_of():
+    """Without the column all would be of the first one."""
+    markets = bt.Markets({name: bt.Market.sample(bars=8, seed=3) for name in ("A", "B")})
+    test = bt.Backtest(markets, venue=kit.make_venue(), account=bt.Account(capital=1_000.0))
+    market = markets["A"]
+    fills = pd.DataFrame(
+        {
+            "time": market.times[[3]],
+            "quantity": [0.01],
+            "price": market.open[[3]],
+            "fee": [0.0],
+        }
+    )
+
+    with pytest.raises(bt.ParameterError, match=r"must have the columns .*got no instrument"):
+        test.replay(fills)
+    replayed = test.replay(fills.assign(instrument="B"))
+    assert set(replayed.events.query("kind == 'fill'")["instrument"]) == {"B"}
+
+
 def test_a_trade_without_a_symbol_is_of_no_instrument():
     read = bt.read_fills([trade(symbol=None)])
     assert read["instrument"].tolist() == [""]
