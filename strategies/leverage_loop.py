@@ -34,12 +34,16 @@ class LeverageLoop(Policy):
         return {"direction": market.signal}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
-        """Return 1 / (1 - v), or NaN while the health factor is inside the band."""
+        """Return the leverage of the loan to value v that is wanted: 1 / (1 - v).
+
+        NaN, which keeps the position, while the health factor is inside the band around its target.
+        """
         wanted = 1.0 / (1.0 - self.ltv)
         if account.leverage * bar.direction <= 0.0:
             return wanted
 
-        # The health factor over its target, v / v_t; without a loan it has no limit.
+        # The health factor falls as the loan to value v_t rises, so it is v / v_t of its target. At
+        # a leverage of L the loan is 1 - 1 / L of what is held; up to 1 there is none.
         held = account.leverage / bar.direction
         health_to_target = math.inf
         if held > 1.0:

@@ -42,7 +42,10 @@ class MarginBuffer(Policy):
         return {"signal": market.signal}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
-        """Return the leverage at the target outside the band, NaN inside."""
+        """Return the leverage at which the maintenance margin is the target share of the equity.
+
+        NaN, which keeps the position, while that share over the target is inside the band.
+        """
         # A signal of one half has half the target, and half the band.
         scale = abs(bar.signal)
         if scale == 0.0:

@@ -372,7 +372,10 @@ def go_on(
     policy: AnyPolicy,
     test: Conditions,
 ) -> Decided:
-    """Return the account of a run that is continued to the last bar of the market."""
+    """Return the account of a run that is continued to the last bar of the market.
+
+    Raises ParameterError if the run ends after it, or if its terms are not those of ``setup``.
+    """
     last = int(setup.markets.time[-1])
     if result.last_time > last:
         raise ParameterError(
@@ -382,6 +385,7 @@ def go_on(
     if result.last_time < last:
         result = run(test, policy, resume=result, compile=False)
 
+    # A run that would go on from here has the same rules: only then its account is that of now.
     earlier: Any = engine.read_resume(result, None)
     engine.check_rules(earlier, setup)
     return Decided(result.state, result.traded, cautions=[])

@@ -158,11 +158,14 @@ def check_method(cls: type[Policy], name: str, arguments: str) -> None:
     if rule is None:
         return
 
-    # Names are free, their number is not: it is one more than the commas.
+    # Names are free, their number is not. What is no function takes none of them.
     taken = repr(rule)
+    n_taken = 0
     if callable(rule):
-        taken = ", ".join(inspect.signature(rule).parameters)
-    if taken.count(",") != arguments.count(","):
+        names = inspect.signature(rule).parameters
+        taken = ", ".join(names)
+        n_taken = len(names)
+    if n_taken != len(arguments.split(",")):
         raise core.PolicyError(
             f"{cls.__name__}.{name} must be a plain method with the arguments ({arguments}), "
             f"got ({taken})"

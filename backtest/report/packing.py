@@ -67,7 +67,11 @@ def pack_times(times: np.ndarray) -> dict[str, Any]:
 
 
 def pack_numbers(values: np.ndarray) -> dict[str, Any]:
-    """Return numbers as Plotly reads them, or of long lines as rounded and shuffled bytes."""
+    """Return numbers as Plotly reads them, or of long lines as rounded and shuffled bytes.
+
+    The script of the page undoes both: ``floats`` are shuffled, ``bdata`` is as Plotly has it.
+    """
+    # A number too large for 32 bits becomes infinite, which a chart leaves out.
     with np.errstate(over="ignore"):
         floats = values.astype("<f4")
 

@@ -317,7 +317,11 @@ LEAST_DEVIATION = 1e-12
 
 
 def list_rolling(result: Result) -> list[Shown]:
-    """Return rolling windows of 90 days, or a quarter of the run if that is less."""
+    """Return rolling windows of 90 days, or a quarter of the run if that is less.
+
+    There is none if a window has too few returns. A target of volatility that the policy promises
+    is drawn beside what was realized.
+    """
     years = result.span.years
     days = min(90.0, years * 365.0 / 4.0)
     n_samples = int(days / 365.0 * len(result.samples.returns) / years)

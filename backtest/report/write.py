@@ -46,9 +46,10 @@ def build_page(result: Any, objective: str = "sharpe") -> Page:
 
     Writes the objective into the result as ``ranked_by``, which its parts read.
     """
+    # The results are frozen, so that it is written past their own check.
     vars(result)["ranked_by"] = objective
 
-    # What was made of no bars says nothing of data and command.
+    # A result that was made of no bars, such as a figure by formula, has no data to name.
     manifest = core.to_plain(dict(result.manifest))
     origin = UNTOLD
     if is_saved_kind(result) and manifest.get("data", {}).get("bars"):

@@ -746,9 +746,13 @@ class MarketLine(NamedTuple):
 
 
 def follow_market(result: RunRecord) -> MarketLine:
-    """Return the market of a run of one position, or the benchmark of any other."""
-    is_alone = result.has_one_instrument and result.benchmark is None
-    if not (is_alone or result.has_one_position):
+    """Return what a run is drawn beside: its market, held from the first close on, or a benchmark.
+
+    A run of several positions has a benchmark, and so has one of a single instrument for which one
+    was given, unless it is one position alone.
+    """
+    has_benchmark = not result.has_one_instrument or result.benchmark is not None
+    if has_benchmark and not result.has_one_position:
         unit = np.cumprod(1.0 + result.market_returns)
         text = f"the {name_benchmark(result.manifest)}, unlevered; price only, no costs"
         return MarketLine("benchmark", text, unit / unit[0])

@@ -105,7 +105,12 @@ def find_places(rows: Rows) -> core.IntArray:
 
 
 def list_rows(markets: Markets, first: int) -> Rows:
-    """Return the bars after ``first``, by their phase."""
+    """Return the bars that a path may repeat, which are those after ``first``, by their phase.
+
+    A bar is repeated only where another of its phase stood. So funding is paid, and policies
+    decide, at the same bars of a path as of the run: the phase is the time of a bar in the shortest
+    interval that all of these fit into.
+    """
     intervals = [markets.interval, markets.decision_interval or markets.interval]
     for market in markets.values():
         grid = find_grid(market)
@@ -113,13 +118,15 @@ def list_rows(markets: Markets, first: int) -> Rows:
             intervals.append(grid.every)
     if markets.sessions and markets.interval < DAY:  # a session's first bar has the gap of a night
         intervals.append(DAY)
+    time_in_interval = markets.time % math.lcm(*intervals)
 
-    phase = markets.time % math.lcm(*intervals)
-    drawn = phase[first + 1 :]
-    known, drawn_phases = np.unique(drawn, return_inverse=True)
-    none_drawn = np.full(first + 1, -1)
-    phases = np.concatenate([none_drawn, drawn_phases])
-    counts = np.bincount(drawn_phases, minlength=len(known))
+    # Phases are numbered in the order of time; the bars up to ``first`` have none.
+    known, phases_after = np.unique(time_in_interval[first + 1 :], return_inverse=True)
+    none_before = np.full(first + 1, -1)
+    phases = np.concatenate([none_before, phases_after])
+
+    # In the order by phase the bars without one come first.
+    counts = np.bincount(phases_after, minlength=len(known))
     return Rows(
         first=first,
         phases=phases,

@@ -231,9 +231,10 @@ def search_leverage(
 ) -> tuple[dict[str, Any], list[float]]:
     """Return the row of the largest leverage at a chance, and the probability by size.
 
-    The row has the columns of the table of ``MaxLeverage``, the probabilities are those of
-    ``sizes`` on the rough trials. The search begins at the first size that these put over the
-    chance, and all sizes that it tries have the same paths.
+    The row has the columns of the table of ``MaxLeverage``. The probabilities are those of
+    ``sizes``, counted on the first trials alone (``trials.rough`` of them): roughly, but for all
+    sizes. Where they first pass the chance the search begins, which counts all trials. Every size
+    that it tries has the same paths.
     """
     rough_hits = trials.count_hits(sizes.tolist(), trials.rough, math.inf)
     rough = [hits / trials.rough for hits in rough_hits]
@@ -526,12 +527,12 @@ def confirm(
     *,
     most: float,
 ) -> None:
-    """Write the leverage of a row as all paths have it, near what the first paths found.
+    """Search the leverage of a row once more, among all paths, and write the row anew.
 
-    Writes the leverage, its error, what :func:`measure` says of it, and the share that is wiped
-    out. The error, of the first paths, is scaled to all of them. Where it is 0 or NaN, the first
-    paths are all or have no event, and the leverage stays. It is lowered as long as all paths are
-    over ``chance`` at it. ``most`` is the largest leverage that was asked for.
+    ``row`` has the leverage that the first paths found, and its error. Where the error is 0 or NaN
+    there is nothing to search: the first paths are all of them, or have no event. At the leverage
+    that is written at most ``chance`` of all paths have the event. ``most`` is the largest leverage
+    that was asked for. Error, probabilities and the share that is wiped out are of all paths too.
     """
     count = trials.paths.count
     hits = None
@@ -539,7 +540,8 @@ def confirm(
     if error > 0.0 and count > trials.count:
         row["leverage_error"] = error * math.sqrt(trials.count / count)
 
-        # Within three standard errors, in logarithms.
+        # Within three standard errors in logarithms, and up to the largest that was asked for. The
+        # upper end is passed as a logarithm, as it is halved there.
         farthest = 3.0 * error / row["leverage"]
         low = row["leverage"] * math.exp(-farthest)
         log_high = min(math.log(row["leverage"]) + farthest, math.log(most))
@@ -548,14 +550,14 @@ def confirm(
     searched = row["leverage"]
     row |= measure(trials, row["leverage"], count, hits)
 
-    # The lower end itself may be over. A step goes down to where the probability would be right if
-    # it grew with the fourth power of the leverage, and by at least 1 %.
+    # Even the lower end may be over, at which nothing was counted. Each step goes down to where the
+    # probability would be right if it grew with the fourth power of the leverage, by 1 % or more.
     while row["p_liquidation"] > chance:
         factor = (chance / row["p_liquidation"]) ** 0.25
         row["leverage"] *= min(factor, 0.99)
         row |= measure(trials, row["leverage"], count)
 
-    # What else the row says is of this leverage, too.
+    # What else the row says is of this leverage, too. One that was lowered is under the largest.
     ruined = trials.count_ruined(row["leverage"], count)
     row["wiped_out"] = ruined / count
     if row["leverage"] < searched:

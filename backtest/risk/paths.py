@@ -186,9 +186,10 @@ class Paths:
         count: int,
         numbers: KeptNumbers | None = None,
     ) -> Paths:
-        """Return paths from another close, ns: all that is fitted is fitted to the bars before.
+        """Return paths of the same recipe from another close ``start``, ns.
 
-        ``numbers`` keep the random numbers of rows, which are the same from each close.
+        The model is fitted anew to the bars up to that close, as a forecast made there knew no
+        others. ``numbers`` keep the random numbers of rows, which are the same from each close.
         """
         recipe = dict(self.recipe or {})
         model = recipe.get("model")

@@ -121,10 +121,12 @@ def choose_dates(
 ) -> core.IntArray:
     """Return the bars at whose closes the next ``bars`` bars are forecast, increasing.
 
-    The horizons of two dates have no bar in common, and the latest ends at the bar ``last``. Dates
-    lie at ``first`` or later; of over 60 that there are room for, 60 are taken, evenly apart.
-    Beside dates of a longer horizon, which lie ``longer`` bars apart, they lie a whole share of
-    that apart, if one fits: then both have dates in common, whose paths serve both.
+    They lie as far apart as those bars or farther, so that no bar is forecast at two dates. None
+    lies before ``first``, and no forecast goes beyond the bar ``last``. Of more than 60 that there
+    are room for, 60 are taken, evenly apart.
+
+    A longer horizon may have dates of its own, ``longer`` bars apart (0: none). Then the distance
+    is a whole share of that if one fits, so that both have dates in common, whose paths serve both.
     """
     span = max(last - first, 0)
     count = span // bars

@@ -262,6 +262,7 @@ def check_alike(results: Mapping[str, Result]) -> None:
     terms = describe_terms(first)
     for other, result in results.items():
         fault = describe_differences(name, terms, describe_terms(result))
+        # The account of a resumed run is not new, whatever its terms are.
         if result.manifest["resumed_from"] is not None:
             fault = "begins in the middle: it was resumed from another run"
 

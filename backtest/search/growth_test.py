@@ -183,15 +183,16 @@ def check_growth(parts: Sequence[BenchmarkedPart], trials: float, seed: int) -> 
     """Test whether the best of some independent trials grows more than constant leverage.
 
     ``parts`` are the search, and the holdout if there is one. p is adjusted for the trials as by
-    Sidak (1967), J. American Statistical Association 62(318).
+    Sidak (1967), J. American Statistical Association 62(318). A test that was not made says why.
     """
     has_holdout = len(parts) > 1
-    test = GrowthTest(holdout_fills=parts[1].fills if has_holdout else 0)
+    not_made = GrowthTest(holdout_fills=parts[1].fills if has_holdout else 0)
     for part in parts:
         if part.untested:
-            return test._replace(untested=part.untested)
+            return not_made._replace(untested=part.untested)
+    # What it says by default is that there are too few returns.
     if sum(part.returns.shape[1] for part in parts) < LEAST_RETURNS:
-        return test
+        return not_made
 
     gaps = []
     for part in parts:
@@ -199,7 +200,7 @@ def check_growth(parts: Sequence[BenchmarkedPart], trials: float, seed: int) -> 
         gaps.append(float(np.sum(np.log1p(trial) - np.log1p(constant))))
     returns = np.hstack([part.returns for part in parts])
     p_value, p_adjusted = measure_p_value(returns, trials, seed)
-    return test._replace(
+    return not_made._replace(
         difference=sum(gaps) / sum(part.years for part in parts),
         holdout_difference=gaps[1] / parts[1].years if has_holdout else math.nan,
         p_value=p_value,

@@ -204,7 +204,8 @@ def read_runs(
         market = drop_ended(market, test.start)
     first = engine.find_first_bar(market, test.start)
 
-    # What sets vary: a rule of the signal too, and in one account the parameters by instrument.
+    # What sets vary: of one account the parameters by instrument too, and of a signal that is a
+    # rule those of the rule.
     named_signal: Any = signals.read_named(test.signal, market)
     rule = None
     if isinstance(named_signal, SignalRule):
@@ -218,7 +219,8 @@ def read_runs(
     if is_separate:
         signal = resolve_by_instrument(named_signal, varied)
     else:
-        setting(test)  # for its errors: whether the markets, venues and account fit one another
+        # Raises the errors of markets, venues and an account that do not fit one another.
+        setting(test)
         signal = signals.resolve_signal(named_signal, market)
         signals.warn_of_weights(signal, as_markets(market))
     engine.warn_of_market(market, test.venue, first)
