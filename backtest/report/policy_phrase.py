@@ -35,8 +35,8 @@ MAX_LETTERS = 60
 """Most chips of a page, and letters of one."""
 
 
-class Called(NamedTuple):
-    """A policy as a manifest has it: the class that was written, and those that it is over.
+class NamedPolicy(NamedTuple):
+    """A policy by names, as a manifest has it: the one that was written, and those it is over.
 
     ``known`` has the shipped class of each name in ``names``, None of any other: no module of a
     user is loaded. ``settings`` are those of all of them; the names of an inner one begin with
@@ -50,8 +50,7 @@ class Called(NamedTuple):
     @property
     def prefixes(self) -> tuple[str, ...]:
         """Of each policy, what the names of its settings begin with; of the outer one nothing."""
-        inner = (f"{format_title(name).replace('-', '_')}_" for name in self.names[1:])
-        return ("", *inner)
+        return ("", *map(write_prefix, self.names[1:]))
 
     @property
     def declared(self) -> dict[str, Parameter]:
@@ -68,7 +67,8 @@ class Called(NamedTuple):
 
         It is the first of the only policy, or of the one that it is over, where it is a number.
         """
-        if len(self.names) > 2:
+        is_over_others = "[" in self.names[-1]
+        if len(self.names) > 2 or is_over_others:
             return None
 
         prefix = self.prefixes[-1]
@@ -78,8 +78,14 @@ class Called(NamedTuple):
         return first if isinstance(self.settings[first], int | float) else None
 
 
-def read_manifest(manifest: Mapping[str, Any]) -> Called:
-    """Return the policy of a manifest; one over others is called ``Outer[First, Second]``."""
+def write_prefix(name: str) -> str:
+    """Return what the settings of an inner policy begin with: ``tail_hedge_`` of ``TailHedge``."""
+    written, _, _ = name.partition("[")
+    return f"{format_title(written).replace('-', '_')}_"
+
+
+def read_manifest(manifest: Mapping[str, Any]) -> NamedPolicy:
+    """Return the policy of a manifest; one over others has the name ``Outer[First, Second]``."""
     policy = manifest["policy"]
     outer, _, rest = str(policy.get("name") or "").partition("[")
     inner = rest.removesuffix("]")
@@ -89,7 +95,7 @@ def read_manifest(manifest: Mapping[str, Any]) -> Called:
 
     is_shipped = str(manifest.get("policy_module", "")).startswith("backtest.strategies.")
     known = (find_shipped(name) if is_shipped else None for name in names)
-    return Called(tuple(names), tuple(known), policy.get("settings") or {})
+    return NamedPolicy(tuple(names), tuple(known), policy.get("settings") or {})
 
 
 def write_phrase(manifest: Mapping[str, Any]) -> str:
@@ -97,15 +103,17 @@ def write_phrase(manifest: Mapping[str, Any]) -> str:
 
     A policy over another is "Tail hedge over constant leverage 2x".
     """
-    called = read_manifest(manifest)
-    if not called.settings or not called.names[0]:
+    named = read_manifest(manifest)
+    if not named.settings or not named.names[0]:
         policy = manifest["policy"]
         return str(policy.get("text") or policy.get("name"))
 
-    parts = [split_name(name) for name in called.names]
-    said = called.find_said()
+    # The name of an inner policy that is over others too has them in brackets.
+    plain_names = (name.replace("[", " over ").replace("]", "") for name in named.names)
+    parts = [split_name(name) for name in plain_names]
+    said = named.find_said()
     if said is not None:
-        parts[-1] = add_setting(called, parts[-1], said)
+        parts[-1] = add_setting(named, parts[-1], said)
 
     phrase = parts[0]
     if len(parts) > 1:
@@ -113,10 +121,10 @@ def write_phrase(manifest: Mapping[str, Any]) -> str:
     return core.capitalize(phrase)
 
 
-def add_setting(called: Called, name: str, setting: str) -> str:
+def add_setting(named: NamedPolicy, name: str, setting: str) -> str:
     """Return the words of a policy's name, and its first setting."""
-    number = write_setting(called.declared, setting, called.settings[setting])
-    label = split_name(setting.removeprefix(called.prefixes[-1]))
+    number = write_setting(named.declared, setting, named.settings[setting])
+    label = split_name(setting.removeprefix(named.prefixes[-1]))
     if label in name:
         return f"{name} {number}"
     return f"{name} {label} {number}"
@@ -189,9 +197,9 @@ def read_node(node: ast.expr) -> dict[str, Any]:
     for argument in node.args:
         inner = read_node(argument)
         names.append(inner["name"])
-        prefix = format_title(inner["name"]).replace("-", "_")
+        prefix = write_prefix(inner["name"])
         for name, value in inner["settings"].items():
-            settings[f"{prefix}_{name}"] = value
+            settings[f"{prefix}{name}"] = value
 
     name = node.func.id
     if names:
@@ -229,10 +237,10 @@ def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def walk_policy_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yield the settings of the policy that were changed, but for what the title says."""
-    called = read_manifest(manifest)
-    declared = called.declared
-    said = called.find_said()
-    for name, value in called.settings.items():
+    named = read_manifest(manifest)
+    declared = named.declared
+    said = named.find_said()
+    for name, value in named.settings.items():
         is_default = name in declared and declared[name].default == value
         if name != said and not is_default:
             yield f"{split_name(name)} {write_setting(declared, name, value)}"

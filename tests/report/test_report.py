@@ -318,6 +318,10 @@ def test_the_title_of_a_policy_over_another_says_the_setting_of_the_inner_one():
     assert describe_call(text) == (phrase, ("tenor 14 days",))
     assert phrase_heading(f"Stress test: {text} on BTC") == f"Stress test: {phrase} on BTC"
 
+    nested = "TailHedge(TailHedge(Constant(leverage=2.0), delta=-0.2), delta=-0.1)"
+    changed = ("tail hedge delta -0.2", "tail hedge constant leverage 2")
+    assert describe_call(nested) == ("Tail hedge over tail hedge over constant", changed)
+
 
 @pytest.mark.parametrize(
     "text",
