@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import core
-from backtest.experiments.policy_names import find_shipped
+from backtest.experiments.policy_names import build_node, find_shipped
 from backtest.policies import format_title
 from backtest.report.basis import describe_account, name_policy
+from backtest.results.manifest import describe_policy
 
 if TYPE_CHECKING:
     from backtest.policies import Parameter, Policy
@@ -30,6 +31,8 @@ SHARES = ("per sqrt(year)", "of ", "per year")
 """Beginnings of units in which a number is a share, written in per cent."""
 CALL = re.compile(r"\b[A-Z]\w*\(")
 """Where the call of a policy begins in a text."""
+UNREADABLE = (SyntaxError, TypeError, ValueError, RecursionError, MemoryError)
+"""Errors of a text that is no call of a policy, or is nested too deep to be read."""
 MAX_CHIPS = 12
 MAX_LETTERS = 60
 """Most chips of a page, and letters of one."""
@@ -94,7 +97,8 @@ def read_manifest(manifest: Mapping[str, Any]) -> NamedPolicy:
         names += inner.split(", ")
 
     is_shipped = str(manifest.get("policy_module", "")).startswith("backtest.strategies.")
-    known = (find_shipped(name) if is_shipped else None for name in names)
+    written = (name.partition("[")[0] for name in names)
+    known = (find_shipped(name) if is_shipped else None for name in written)
     return NamedPolicy(tuple(names), tuple(known), policy.get("settings") or {})
 
 
@@ -165,46 +169,26 @@ def find_call(text: str) -> tuple[int, int]:
 
 
 def read_call(text: str) -> dict[str, Any] | None:
-    """Return what a manifest has of the shipped policy that a text calls, None of any other.
+    """Return what a manifest has of the shipped policy that a text calls, None of any other text.
 
-    Nothing is called: the text is read alone.
+    Only shipped policies are made, of numbers and texts: nothing else in the text is called.
     """
     try:
         node = ast.parse(text, mode="eval").body
-        policy = read_node(node)
-    except (SyntaxError, ValueError):
+        if not isinstance(node, ast.Call):
+            return None
+        policy = build_node(node, require_shipped)
+    except (*UNREADABLE, core.BacktestError):
         return None
-
-    outer, _, _ = policy["name"].partition("[")
-    if find_shipped(outer) is None:
-        return None
-    return {"policy": policy | {"text": text}, "policy_module": "backtest.strategies."}
+    return {"policy": describe_policy(policy), "policy_module": "backtest.strategies."}
 
 
-def read_node(node: ast.expr) -> dict[str, Any]:
-    """Return the name and the settings of the policy of a call; raise ValueError for another node.
-
-    The policies that it is over are positional arguments, its own settings have names.
-    """
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise ValueError("not a call of a policy")  # noqa: TRY004 - read_call catches one kind
-
-    settings = {}
-    for keyword in node.keywords:
-        settings[str(keyword.arg)] = ast.literal_eval(keyword.value)
-
-    names = []
-    for argument in node.args:
-        inner = read_node(argument)
-        names.append(inner["name"])
-        prefix = write_prefix(inner["name"])
-        for name, value in inner["settings"].items():
-            settings[f"{prefix}{name}"] = value
-
-    name = node.func.id
-    if names:
-        name = f"{name}[{', '.join(names)}]"
-    return {"name": name, "settings": settings}
+def require_shipped(name: str) -> type[Policy]:
+    """Return the shipped policy of a class name; raise ValueError if there is none."""
+    policy = find_shipped(name)
+    if policy is None:
+        raise ValueError(f"no shipped policy is called {name!r}")
+    return policy
 
 
 def list_chips(result: Result) -> tuple[str, ...]:

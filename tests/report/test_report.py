@@ -330,6 +330,7 @@ def test_the_title_of_a_policy_over_another_says_the_setting_of_the_inner_one():
         "Constant(leverage=__import__('os').getpid())",  # not a value
         "Mine(leverage=5.0)",
         "TailHedge(2.0, delta=-0.1)",  # over no policy
+        f"Constant({'(' * 5_000}1.0{')' * 5_000})",  # too deep
     ],
 )
 def test_the_text_of_no_call_of_a_shipped_policy_stays_as_it_is(text):
