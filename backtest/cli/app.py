@@ -279,7 +279,7 @@ def name_flags(text: str, words: Sequence[str]) -> str:
 
 
 def name_typed_flags(text: str, words: Sequence[str]) -> str:
-    """Return the lines of an error, each of which names the flag that set the key it begins with.
+    """Return the lines of an error: each names the flag that set the key with which it begins.
 
     ``account.capital: must be over 0`` is ``--capital: must be over 0`` after ``--capital -3``. A
     key of a file or of ``--set`` keeps its name.

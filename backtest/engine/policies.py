@@ -488,7 +488,7 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
         """Return the leverage that policy i decides at bar ``local``; NaN leaves the position.
 
         ``time`` is the open of the bar, ns; ``local`` is the row of its columns. Reads what the
-        loop has shown: the bar, of which time and columns are added here, and the account. Writes
+        loop has shown: the bar, to which time and columns are added here, and the account. Writes
         the memory of the policy and, where it decides one, the venue leverage: the last number.
         Raises an error of the policy, with its bar, for what it raises, a negative leverage, or a
         venue leverage of 0 or less.
