@@ -399,12 +399,12 @@ def spread_losses(
 
     # The spread is that of the start, before anything fails.
     spread = find_spread(book)
-    book.first_equity = book.measure_equity(book.start)
+    first_equity = book.measure_equity(book.start)
     final = book.run()
 
     accounts = {
         "round": book.failed,
-        "equity": book.first_equity,
+        "equity": first_equity,
         "after": book.measure_equity(final),
         "deficit": book.lost,
         "haircut": book.haircut,

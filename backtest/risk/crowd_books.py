@@ -117,7 +117,10 @@ class Books:
         entry_value = np.sum(quantity * self.entry, axis=1)
         self.cash = money - entry_value
         self.safe = safe
-        self.first_equity = money + safe
+
+        # A profit is what is worth more than this: positions since they were opened, and coins,
+        # which have no entry price, since the start.
+        self.without_profit = money + safe + self.coins @ self.first_values
 
         # What became of them: the round in which each failed (0: never), and where it last traded.
         self.failed = np.zeros(n_accounts, np.int64)
@@ -747,8 +750,8 @@ class Books:
         self.fund_paid += fund_paid
         not_covered = missing - fund_paid
 
-        # Then all that have gained since the start, each the same share of its profit.
-        gain = self.measure_equity(marks) - self.first_equity
+        # Then all that have a profit, each the same share of it.
+        gain = self.measure_equity(marks) - self.without_profit
         profit = np.maximum(gain, 0.0)
         total_profit = float(np.sum(profit))
         haircuts = profit
@@ -787,9 +790,9 @@ class Books:
         gaps = np.abs(held + self.liquidity)
         error_of_contracts = float(np.max(gaps / np.maximum(sizes, 1.0)))
 
-        # Errors of money are measured by the equity and the notional at the start.
+        # Errors of money are measured by what accounts began with and the notional at the start.
         notional = float(sizes @ np.abs(self.to_values(prices)))
-        equity = float(np.sum(np.abs(self.first_equity)))
+        equity = float(np.sum(np.abs(self.without_profit)))
         scale = max(equity, notional, 1.0)
         after = self.sum_money(prices)
         error = max(abs(after - before) / scale, error_of_contracts)

@@ -117,6 +117,24 @@ def test_books_that_share_no_account_spread_nothing():
     np.testing.assert_allclose(hit.accounts["after"][np.arange(60) % 2 == 1], both, rtol=1e-12)
 
 
+def test_profits_count_from_entries_and_coins_from_the_start():
+    """A falls to 94, B rises to 110. 1 sells 10 A at 97.5: it loses 25, and lacks 15.
+
+    At 94 short A from 120 has gained 26, and from 80 nothing, although it gained 6 since the start.
+    Short A from 100 has gained 6, and its coin of B 10: 16. Of 15, 42 pay 26 and 16 parts.
+    """
+    rows = [(1, "A", "long", 10, 100), (2, "A", "short", 1, 120), (3, "A", "short", 1, 80),
+            (4, "A", "short", 1, 100)]  # fmt: skip
+    cash = {1: 10.0, 2: 50.0, 3: 80.0, 4: 50.0}
+    crowd = crowd_of(rows, cash, coins={4: {"B": 1.0}})
+    hit = shock_two(crowd, {"A": -0.06, "B": 0.1})
+
+    shares = [0.0, 15.0 * 26 / 42, 0.0, 15.0 * 16 / 42]
+    np.testing.assert_allclose(hit.accounts["haircut"], shares, rtol=1e-9)
+    assert hit.accounts["equity"].tolist() == [10.0, 70.0, 60.0, 150.0]
+    assert hit.accounts["deficit"].tolist() == pytest.approx([15.0, 0.0, 0.0, 0.0])
+
+
 def test_coins_are_sold_after_the_positions():
     """Long 10 A with 1 coin of B: the cash is negative after A, and B pays it at its own impact."""
     crowd = crowd_of([(1, "A", "long", 10, 100)], {1: 0.0}, coins={1: {"B": 1.0}})
