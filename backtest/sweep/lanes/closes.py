@@ -44,11 +44,11 @@ GROWTH = 1.1
 
 
 def close_lanes(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
-    """Value all lanes (accounts) at the closes of the bar; count their falls, leverage and margins.
+    """Value all lanes (accounts) at the close of the bar, and count the close in their tallies.
 
-    Writes equity, unit value and peak into the wallets, and what a tally counts into its rows. All
-    orders and payments of the bar must be done. Lanes that pass the bar alone are valued too: they
-    are written over when they are put back.
+    Writes equity, unit value and peak, and counts falls; with ``is_full`` also leverage and
+    margins, which only some measures need. All orders and payments of the bar must be done. Lanes
+    that are simulated alone in the bar are valued too, and written over when they come back.
     """
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
     # One position has code of its own, for each margin mode: the flag is a constant in it.
@@ -66,11 +66,11 @@ def close_lanes(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
 
 
 def follow_lows(lanes: Lanes) -> None:
-    """Write the deepest fall of each lane so far, where this close made one deeper.
+    """Update the deepest drawdown of each lane (account) after a close at which one fell deeper.
 
-    A fall is a pair, the unit value at its bottom (``low``) and the peak before it (``low_peak``).
-    Their ratio is written as ``lowest_share``, with which :func:`count_close` compares later
-    closes. It must have written unit value and peak of this close.
+    A drawdown is a pair: the unit value at its bottom (``low``) and the peak before it
+    (``low_peak``). Their ratio is also written, as ``lowest_share``, with which :func:`count_close`
+    compares the next closes. Unit value and peak of this close must be written before.
     """
     account = lanes.account
     for lane in range(LANES):
@@ -89,12 +89,11 @@ def follow_lows(lanes: Lanes) -> None:
 
 
 def close_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> bool:
-    """Write the equity of lanes of several positions at the close, and count it.
+    """Write the equity of lanes (accounts) of several positions at the close, and count the close.
 
-    Return whether any lane fell deeper than ever before. The row ``equity`` is the sum: of cross
-    positions it begins with the cash; of isolated ones the cash is added last, so until then the
-    row has only their margins and profits. A run adds in the same orders, so both have the same
-    bits.
+    Returns whether any lane fell deeper than ever before. The row ``equity`` is summed position by
+    position. Of cross positions it begins with the cash; of isolated ones the cash is added last. A
+    run adds in the same orders, so both have the same bits.
     """
     account = lanes.account
     for lane in range(LANES):
@@ -132,9 +131,9 @@ def add_cross_close(lanes: Lanes, i: int) -> None:
 
 
 def add_isolated_close(lanes: Lanes, i: int) -> None:
-    """Add margin and profit of an isolated position at its close to the row ``equity`` of lanes.
+    """Add what isolated position i is worth at the close to the row ``equity`` of each lane.
 
-    They are added one after another, not as their sum: so the row has the bits of a run.
+    It is margin and profit, which are added one after another: as a run does, for the same bits.
     """
     account = lanes.account
     position = lanes.position
@@ -158,10 +157,11 @@ def find_backing(position: FloatArray, close: float, i: int, lane: int) -> float
 
 @inlined
 def close_one(lanes: Lanes, is_isolated: bool) -> bool:
-    """Write the equity of lanes of one position at the close, and count it.
+    """Write the equity of lanes (accounts) of one position at the close, and count the close.
 
-    Return whether any lane fell deeper than ever before. A cross position adds its contracts at the
-    close to the cash, an isolated one its margin and its profit.
+    Returns whether any lane fell deeper than ever before. A cross position was paid from the cash,
+    so the equity is cash and contracts at the close. An isolated one adds its margin and its
+    profit.
     """
     account = lanes.account
     position = lanes.position
@@ -180,11 +180,11 @@ def close_one(lanes: Lanes, is_isolated: bool) -> bool:
 
 @inlined
 def count_close(account: FloatArray, equity: float, lane: int) -> bool:
-    """Write the unit value of a lane at this close and its peak; return whether it is a new low.
+    """Write the unit value of a lane at a close, and its peak; return whether it is a new low.
 
-    The unit value is scale * (equity + reserve): the return of the account, whatever is paid in or
-    out. It is a new low where it is a smaller share of its peak than ever before: the caller must
-    then write the low (:func:`follow_lows`). ``equity`` is that of the close: money.
+    The unit value is scale * (equity + reserve): the growth of the account whatever is paid in or
+    out. A new low is a smaller share of the peak before it than ever before; the caller then
+    updates the deepest drawdown (:func:`follow_lows`). ``equity`` is that of the close: money.
     """
     scale = account[cell(WALLET.scale, lane)]
     wealth = equity + account[cell(WALLET.reserve, lane)]
@@ -204,12 +204,14 @@ def count_close(account: FloatArray, equity: float, lane: int) -> bool:
 
 
 def count_exposure(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
-    """Count leverage, initial margin and the peak of the margin needed at the closes of the bar.
+    """Count leverage, initial margin and the peak of maintenance margin of all lanes at a close.
 
-    Positions are summed first, into the rows ``gross``, ``initial``, ``needed`` and ``backing`` of
-    the account, then counted lane by lane. The row ``equity`` must be that of this close. Margin
-    rates are bounds, so a lane whose share of margin needed may be a new peak is measured exactly
-    at last (:func:`raise_peaks`).
+    Positions are first summed into rows of each account: ``gross`` notional, ``initial`` margin,
+    and the maintenance margin ``needed`` with the ``backing`` behind it. The sums are then counted
+    lane by lane. The row ``equity`` must be that of this close.
+
+    The margin ``needed`` comes from rates that are bounds. So it only finds the lanes whose share
+    may be a new peak, and these few are measured exactly (:func:`raise_peaks`).
     """
     account = lanes.account
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
@@ -240,9 +242,10 @@ def count_exposure(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
 
 @inlined
 def may_be_peak(account: FloatArray, backing: float, lane: int) -> bool:
-    """Return whether the share of margin needed of a lane, a bound, is over its peak so far.
+    """Return whether a lane's margin may be a larger share of its backing than ever before.
 
-    Shares are compared by products: nothing may back a lane.
+    The margin is the row ``needed``, a bound. Shares are compared by products, as a backing may be
+    0.
     """
     needed = account[cell(WORK.needed, lane)]
     peak_needed = account[cell(TALLY.peak_needed, lane)]
@@ -262,10 +265,11 @@ def write_no_exposure(lanes: Lanes) -> None:
 
 @inlined
 def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
-    """Add the initial margin and the gross leverage of a lane at this close to its tally.
+    """Add the initial margin and the gross leverage of a lane at a close to its tally.
 
-    Both come from the sums of the bar: the rows ``initial`` and ``gross``, money. Closes over
-    ``cap``, the cap of gross leverage, are counted, and the highest leverage is kept.
+    They come from the rows ``initial`` and ``gross``: money. The tally has the sums, from which
+    means are made, the highest leverage, and how many closes were over ``cap``, the cap of gross
+    leverage.
     """
     # 0 for an account without equity: leverage and share of the equity are 0 there.
     inverse_equity = invert(account[cell(WALLET.equity, lane)])
@@ -284,11 +288,10 @@ def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
 
 
 def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
-    """Add a cross position at its close to the sums of all lanes (accounts).
+    """Add cross position i at the close to two sums of each lane (account): money.
 
     They are the rows ``gross``, notional without sign, and ``needed``, a bound of the maintenance
-    margin: money. With ``is_first`` they begin with this position, whatever an earlier bar left in
-    them.
+    margin. The first position begins the sums (``is_first``): what an earlier bar left is dropped.
     """
     account = lanes.account
     contract_notional = abs(lanes.prices[PRICE.close, i])
@@ -305,12 +308,13 @@ def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
 
 
 def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> None:
-    """Add the initial margin of a cross position to the row ``initial`` of each lane: money.
+    """Add the initial margin of cross position i to the row ``initial`` of each lane: money.
 
-    It is the notional / the leverage that its bracket of the margin table allows, or / the venue
-    leverage that is set. Lanes go side by side from bracket to bracket: those whose notional is
-    over the floor of one take its leverage, in the row ``bracket_leverage``. With ``is_first`` the
-    sum begins with this position.
+    It is the notional over a leverage: the one that the bracket of its notional allows, or the
+    venue leverage, if one is set. ``is_first``: the position begins the sum of a bar.
+
+    Brackets are tried one after another, each in all lanes: a lane whose notional is over the floor
+    of a bracket takes its leverage, in the row ``bracket_leverage``. So there is no branch by lane.
     """
     account = lanes.account
     contract_notional = abs(lanes.prices[PRICE.close, i])
@@ -348,14 +352,13 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
 
 
 def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
-    """Add an isolated position to the sums of all lanes, and keep the worst position of each.
+    """Add isolated position i at the close to the sums of each lane, and keep the worst position.
 
-    The sums are the rows ``gross``, of notional, and ``initial``, of the margin posted: isolated
-    positions have no other initial margin. With ``is_first`` the rows begin with this position,
-    whatever an earlier bar left in them.
+    The sums are ``gross``, of notional, and ``initial``, of posted margin: money. The first
+    position begins them (``is_first``): what an earlier bar left is dropped.
 
-    The worst position is the one whose margin needed (a bound) is the largest share of its
-    backing. It is written as that pair: the rows ``needed`` and ``backing``.
+    The worst position is the one whose maintenance margin, a bound, is the largest share of its
+    backing. That pair is written as the rows ``needed`` and ``backing``.
     """
     account = lanes.account
     position = lanes.position
@@ -384,11 +387,11 @@ def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n_instruments: int, lanes_at_peak: LaneBits) -> None:
-    """Measure the margin that some lanes need, without bounds, and write it where it is a new peak.
+    """Measure exactly what margin some lanes need at the close, and write it if it is a new peak.
 
-    It is that of the pool, or of the isolated position whose margin needed is the largest share of
-    its backing. A peak is the pair of margin needed and backing whose ratio is the highest so far:
-    the rows ``peak_needed`` and ``peak_backing`` of the tally.
+    ``lanes_at_peak`` are these lanes, as bits. A peak is the pair of maintenance margin and backing
+    whose ratio is the highest so far, the rows ``peak_needed`` and ``peak_backing`` of the tally.
+    The margin is that of the pool or, of isolated positions, of the one with the highest ratio.
     """
     account = lanes.account
     while lanes_at_peak != 0:
@@ -412,9 +415,9 @@ def measure_needed(
 ) -> tuple[float, float]:
     """Return the maintenance margin that a lane needs at the close, and what backs it: money.
 
-    Of cross positions it is the margin of all, backed by the equity. Of isolated ones it is that of
-    one position, the one whose margin needed is the largest share of its backing. Unlike the rows
-    ``needed``, which are bounds, it is exact.
+    Cross positions share a pool: it is the margin of all, backed by the equity. Of isolated
+    positions it is that of the one whose margin is the largest share of its own backing. It is
+    exact, unlike the row ``needed`` of a lane, which is a bound.
     """
     position = lanes.position
     brackets = terms.rules.brackets
@@ -444,11 +447,11 @@ def measure_needed(
 
 
 def end_samples(lanes: Lanes, free: float) -> None:
-    """End a sample (such as a day) in all lanes, one after another, by the rule of a run.
+    """End a sample (such as a day) in all lanes, by the same function that ends it in a run.
 
-    That rule, ``finish_sample``, works on a tally. So the fields of a sample are copied from the
-    rows of a lane into the one tally ``lanes.tally``, and back. ``free`` is the risk-free return of
-    the sample, a fraction. It must come after the close has written the unit values.
+    That function, ``finish_sample``, works on the record of a tally. So the fields of a sample are
+    copied from the rows of a lane into ``lanes.tally``, and back. ``free`` is the risk-free return
+    of the sample, a fraction. The unit values of the close must be written before.
     """
     account = lanes.account
     # A tally is numbers in the order of its fields, and a lane has them as rows in that order, from
@@ -468,11 +471,11 @@ def end_samples(lanes: Lanes, free: float) -> None:
 
 
 def keep_units(lanes: Lanes) -> None:
-    """Write the unit values of all lanes at the end of a sample, and lower bounds of quantities.
+    """Write the unit values of all lanes at the end of a sample, and renew bounds of quantities.
 
-    The bound of an instrument, ``largest_quantity``, becomes GROWTH times the most contracts that
-    any lane holds: in between it only rises. Margin rates are bounds for quantities up to it, so
-    they are marked as not written. Lanes that passed the bar alone must be back.
+    The bound of an instrument, ``largest_quantity``, is only raised during a sample. Here it
+    becomes GROWTH times the most contracts that a lane holds. Rates of margin are bounds up to it,
+    so they are marked as not written. Lanes that were simulated alone must be back.
     """
     # ``units`` has no rows if the returns of the sets are not wanted.
     k = lanes.cursor[CURSOR.sample]

@@ -60,13 +60,14 @@ ROUNDING = 1e-9
 
 
 def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
-    """Write what holds in all bars of a chunk, before its first bar.
+    """Write what stays the same in all bars of a chunk, before its first bar.
 
     Into the terms go the multipliers of margin, which never change for lanes. Into the prices goes
-    the largest notional that the margin table allows at any equity, and into the position of each
-    lane what its orders cost. Margin tables and fees may differ from those of the last chunk. So
-    the stops and the bounds of margin rates, which follow from them, are marked as not written:
-    ``has_stops`` and ``has_bounds`` become 0, and they are written when they are needed.
+    the largest notional that the margin table allows at any equity. Into the positions of all lanes
+    goes what their orders cost.
+
+    Margin tables and fees may differ from those of the last chunk. So the stops and the margin
+    rates, which follow from them, are marked as not written (``has_stops`` and ``has_bounds`` 0).
     """
     prices = lanes.prices
     brackets = terms.rules.brackets
@@ -90,9 +91,10 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
 
 
 def write_costs(lanes: Lanes, i: int) -> None:
-    """Write for all lanes a bound of what a unit of notional costs to trade, without impact.
+    """Write for all lanes a bound of what trading a unit of notional costs, without impact.
 
-    The row ``cost`` holds for the chunk: fees and slippage are the same in all of its bars.
+    It is the row ``cost`` of position i, and holds for the chunk: fees and slippage are the same in
+    all of its bars.
     """
     kind = make_simple(is_isolated=False)
     for lane in range(LANES):
@@ -116,11 +118,11 @@ def make_simple(is_isolated: bool) -> FillKind:
 
 
 def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: int) -> None:
-    """Write the prices of bars ``start`` to ``stop`` into the table that all blocks share.
+    """Write contract values of bars ``start`` to ``stop`` into the table that all blocks share.
 
-    They are contract values: money per contract. Orders fill at the open of last prices; positions
-    are valued at marks. Beside open and close, a bar has the largest value without sign that one of
-    its prices gives, and the largest move of the mark from the open, up or down.
+    A contract value is money per contract. Orders fill at the open of last prices;
+    positions are valued at marks. Beside open and close, a bar has the largest value without sign,
+    and the largest move of the mark from the open, up or down: bounds of what it can bring.
     """
     table = lanes.table
     for t in range(start, stop):
@@ -144,11 +146,11 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: 
 
 
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Write the prices of bar t into ``lanes.prices``, and the bounds that hold in it.
+    """Write the prices of bar t into ``lanes.prices``, with bounds of margin and losses in it.
 
-    The table must have the bar (:func:`write_table`), and the chunk must be begun
-    (:func:`begin_prices`). Prices of an instrument that is not listed stay as they were: who reads
-    them asks ``is_listed`` first.
+    They come from the table of :func:`write_table`; :func:`begin_prices` must have been called for
+    the chunk. An instrument that is not listed keeps its old prices: readers ask ``is_listed``
+    first.
     """
     prices = lanes.prices
     table = lanes.table
@@ -190,9 +192,9 @@ def write_before(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
 
 
 def write_extra_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Write into ``lanes.prices`` what only fills with impact, and stops, read of bar t.
+    """Write the prices of bar t that only orders with impact and stops need, into ``lanes.prices``.
 
-    Accounts with neither never read it, so it is not written with the other prices of a bar.
+    Accounts with neither never read them, so they are not written with the other prices of a bar.
     """
     prices = lanes.prices
     t_before = max(t - 1, 0)
@@ -225,12 +227,14 @@ def bound_moves(lanes: Lanes, i: int) -> None:
 
 
 def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
-    """Write bounds of the margin rates of instrument i that hold for the notionals of all lanes.
+    """Write rates of margin of instrument i that are bounds for the positions of all lanes.
 
     The rows ``maintenance_rate`` and ``initial_rate`` of the prices are the largest rates of the
-    brackets up to the largest notional. They hold up to the row ``rates_hold_to``, money: there the
-    next bracket begins. The factor SLACK moves each number by more than rounding may, to the safe
-    side, on which a lane passes alone without need: rates up, the notional down.
+    brackets up to the largest notional of any lane. They are bounds up to the row
+    ``rates_hold_to``, money, where the next bracket begins.
+
+    The factor SLACK, just over 1, moves each number to the safe side by more than rounding may:
+    rates up, the notional down. At worst a lane is then simulated alone without need.
     """
     prices = lanes.prices
     largest_notional = lanes.largest_quantity[i] * prices[PRICE.largest_value, i] * SLACK
@@ -242,11 +246,11 @@ def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
 
 
 def bound_maintenance(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
-    """Return the largest maintenance rate of instrument i up to a notional, as a bound.
+    """Return the largest maintenance rate of instrument i up to ``largest_notional``.
 
-    Also returns the notional up to which it is one: the floor of the first bracket of the margin
-    table above ``largest_notional``, money. The rate of a bracket has its multiplier and the fee of
-    a close in it.
+    Also returns up to which notional, money, it is a bound: the floor of the next bracket of the
+    margin table, infinite if there is none. The rate of a bracket includes its multiplier and the
+    fee of a close.
     """
     tables = terms.rules.brackets
     multiplier = tables.multipliers[i]
@@ -264,11 +268,11 @@ def bound_maintenance(terms: Terms, largest_notional: float, i: int) -> tuple[fl
 
 
 def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
-    """Return the largest initial margin rate of instrument i up to a notional, as a bound.
+    """Return the largest initial margin rate of instrument i up to ``largest_notional``.
 
-    Also returns the notional up to which it is one: the cap of the last bracket of the margin table
-    that ``largest_notional`` reaches, money. The rate of a bracket is 1 / its leverage, times the
-    multiplier.
+    Also returns up to which notional, money, it is a bound: the cap of the bracket that holds
+    ``largest_notional``, infinite if it is the last one. The rate of a bracket is its multiplier /
+    its leverage.
     """
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[i]
@@ -294,11 +298,12 @@ def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float,
 
 
 def begin_payments(lanes: Lanes, n_instruments: int) -> None:
-    """Keep cash and margins from before the payments of a bar, and set what the bar has paid to 0.
+    """Copy cash and margins of all lanes aside before a bar pays anything, and start its sums at 0.
 
-    Called before any payment of the bar, if one may come. They are kept in the rows ``cash_before``
-    and ``margin_before``: a lane that passes the bar alone begins with them
-    (:func:`.rows.keep_lane`). ``funded`` and ``charged`` are the sums of what is paid.
+    The copies are the rows ``cash_before`` and ``margin_before``. A lane that is to be simulated
+    alone in the bar begins from them (:func:`.rows.keep_lane`). The sums are ``funded``, the
+    funding paid, and ``charged``, the interest. Called in bars that may pay, before the first
+    payment.
     """
     account = lanes.account
     position = lanes.position
@@ -334,11 +339,11 @@ def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int
 def pay_settlement(
     terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int, k: int
 ) -> None:
-    """Pay settlement k of the feed's funding in all lanes, if it is due now.
+    """Pay settlement k of the funding in all lanes (accounts), if it is due now in bar t.
 
-    ``is_open`` says what now is: the open of bar t (1), or inside it, after the orders (0). At the
-    open, a settlement that comes inside the bar is added to the bound of losses. Funding is paid at
-    the venue's price, or at the mark open where that is not known (NaN).
+    A bar pays funding twice: at its open (``is_open`` 1), and inside it, after the orders (0). At
+    the open, a settlement that comes inside the bar is only added to the bound of losses. Funding
+    is paid at the venue's price, or at the mark open where that is not known (NaN).
     """
     brackets = terms.rules.brackets
     i = feed.funding_instrument[k]
@@ -357,10 +362,10 @@ def pay_settlement(
 
 
 def pay_funding(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
-    """Pay the funding of a position in all lanes: from its margin if it is isolated, or the cash.
+    """Pay funding for position i in all lanes: from its margin if isolated, else from the cash.
 
-    ``value`` is that of a contract, money, and ``rate`` a fraction of it. Adds what is paid to the
-    row ``funded`` of the account; a payment below 0 is received.
+    ``value`` is the contract value, money, and ``rate`` a fraction of it. What is paid is added to
+    the row ``funded`` of the account; below 0 it is received.
     """
     account = lanes.account
     position = lanes.position
@@ -378,11 +383,12 @@ def pay_funding(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: i
 
 
 def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Charge the interest since the last open on the balance of all lanes (step 3 of a bar).
+    """Charge the interest since the last open on the balance of each lane (account).
 
-    The balance is the cash without the profit of positions, and their posted margins: the row
-    ``interest_base``, money. Over 0 it earns the rate of cash, under 0 it pays that of loans.
-    Writes the cash and, for the tally, ``charged``: interest paid is positive.
+    The balance is the cash without the profit of positions, plus their posted margins: the row
+    ``interest_base``, money. Over 0 it earns the rate of cash; under 0 it pays that of loans. The
+    interest changes the cash, and is written as ``charged`` for the tally: what is paid is
+    positive.
     """
     account = lanes.account
     position = lanes.position
@@ -415,11 +421,12 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
 
 
 def look(terms: Terms, lanes: Lanes, n_instruments: int) -> tuple[bool, LaneBits]:
-    """Value all lanes (accounts) at the open, before their orders: a look at who trades and fails.
+    """Value all lanes (accounts) at the open, and find who may trade and who may fail in the bar.
 
-    Return whether any lane may trade, and the lanes that may fail in the bar by what they hold.
-    Writes the rows ``worth`` and ``spare`` of the account, ``has_order`` of each instrument (1 if a
-    lane may trade it), and into the cursor ``groups`` the groups of lanes that may trade.
+    Returns whether any lane may trade, and as bits the lanes that may fail by what they hold.
+    Writes their ``worth`` and ``spare``, whether a lane may trade each instrument (``has_order``, 0
+    or 1), and the groups of lanes that may trade (cursor ``groups``). It is quicker than a plan of
+    all orders, which only bars with an order need.
     """
     is_isolated = terms.rules.brackets.are_isolated[0] != 0
     if n_instruments > 1:
@@ -439,11 +446,12 @@ def look(terms: Terms, lanes: Lanes, n_instruments: int) -> tuple[bool, LaneBits
 
 
 def look_at_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> tuple[bool, LaneBits]:
-    """Return the answers of :func:`look` for lanes that are accounts of several positions.
+    """Find which lanes may trade and which may fail, for accounts of several positions.
 
-    They are whether any lane wants to trade, and the lanes that may fail by what they hold. Writes
-    ``has_order`` of each instrument, and into the cursor the groups of lanes in which one wants to
-    trade. Lanes are valued first, as a target depends on the equity at the open.
+    Returns the answers of :func:`look`: whether any lane may trade, and the lanes that may fail by
+    what they hold, as bits. Writes whether a lane may trade each instrument (``has_order``), and
+    the groups of lanes in which one may (cursor ``groups``). Lanes are valued first, as a target
+    depends on the equity at the open.
     """
     lanes_failing = value_lanes(lanes, is_isolated, n_instruments)
     groups = 0
@@ -460,12 +468,12 @@ def look_at_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> tupl
 
 @inlined
 def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, LaneBits]:
-    """Return the answers of :func:`look` for lanes that are accounts of one position.
+    """Find which lanes may trade and which may fail, for accounts of one position.
 
-    They are whether any lane wants to trade, and the lanes that may fail in the bar by what they
-    hold: those with no money to spare. A lane wants to trade where the target of its last decision
-    is outside of the no-trade band. Writes what each lane is worth and can spare into rows of its
-    account, and into the cursor the groups of lanes in which one wants to trade.
+    Returns the answers of :func:`look`: whether any lane may trade, and the lanes that may fail by
+    what they hold, those with no money to spare, as bits. A lane may trade if the target of its
+    last decision is outside of the no-trade band. Writes ``worth`` and ``spare`` of each lane, and
+    the groups of lanes in which one may trade (cursor ``groups``).
     """
     quote = quote_open(lanes.prices, 0)
     signal = lanes.signal[0]
@@ -512,12 +520,12 @@ def is_out_of_band(
 
 @inlined
 def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[float, float]:
-    """Return what a lane of one position is worth, and what it can spare in the bar: money.
+    """Return what an account of one position is worth at the open, and what it can spare: money.
 
-    The worth is cash and position at the contract ``value`` of the open. The spare is what is left
-    of it after the most that the position may lose in the bar, over the equity at which the account
-    is ruined or too poor to order. It is -1 if an isolated position may lose its own margin. Both
-    are also written, as rows of the account.
+    Its worth is cash and position at the contract ``value`` of the open. It can spare what is left
+    after the most that the position may lose in the bar, over the equity at which the account is
+    ruined or too poor to order; -1 if an isolated position may lose its own margin. Both are also
+    written, as rows of the account.
     """
     account = lanes.account
     position = lanes.position
@@ -543,9 +551,10 @@ def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[f
 
 
 def find_spent(lanes: Lanes) -> LaneBits:
-    """Return the lanes that have nothing to spare, by the row ``spare`` of the account.
+    """Return the lanes that have no money to spare in this bar, as bits (bit k is lane k).
 
-    It is written by a look or a plan. The comparison is negated, so that a NaN counts too.
+    It is the row ``spare`` of the account, written before. The comparison is negated, so that a NaN
+    counts too.
     """
     alone = 0
     for lane in range(LANES):
@@ -554,11 +563,11 @@ def find_spent(lanes: Lanes) -> LaneBits:
 
 
 def value_lanes(lanes: Lanes, is_isolated: bool, n_instruments: int) -> LaneBits:
-    """Write worth and spare of lanes of several positions; return the lanes that may fail.
+    """Value accounts of several positions at the open; return the lanes that may fail in the bar.
 
-    Both are money at the open of the bar: ``worth`` is that of the account, ``spare`` what is left
-    of it after the most that all positions may lose in the bar. A lane that has nothing to spare,
-    or a NaN, may fail.
+    Writes ``worth``, what each account is worth at the open, and ``spare``, what is left of it
+    after the most that all positions may lose in the bar: money. A lane with nothing to spare, or a
+    NaN, may fail. The lanes are bits: bit k is lane k.
     """
     account = lanes.account
     # Cash backs cross positions, so their worth begins with it. Isolated ones have margins of their
@@ -587,12 +596,14 @@ def value_lanes(lanes: Lanes, is_isolated: bool, n_instruments: int) -> LaneBits
 
 @inlined
 def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
-    """Write and return what a lane can spare in the bar, from the sums of its positions: money.
+    """Write and return the money that a lane can spare in the bar, from the sums of its positions.
 
     It is the worth at the open, less the most that the positions may lose, and less the equity at
-    which the account is ruined or too poor to order. Called once a bar, after the last position:
-    until then the row ``worth`` of isolated positions has no cash in it, and their row ``spare`` is
-    infinite, or -1 if one of them may fail by its own margin. Both are written over here.
+    which the account is ruined or too poor to order.
+
+    Called once a bar, after the last position. Until then the row ``worth`` of isolated positions
+    lacks the cash, and the row ``spare`` is infinite, or -1 if one of them may lose its own margin.
+    Both are written over here.
     """
     cash = account[cell(WALLET.cash, lane)]
     worth = account[cell(WORK.worth, lane)]
@@ -613,10 +624,10 @@ def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
 
 
 def add_worth(lanes: Lanes, i: int) -> None:
-    """Add what a cross position is worth and may lose in the bar to the sums of all lanes.
+    """Add what cross position i is worth, and may lose in the bar, to the sums of each lane.
 
-    The sums are the rows ``worth``, which began with the cash, and ``loss``. A cross position paid
-    for its contracts with the cash, so it is worth their value.
+    The sums are rows of the account, in money: ``worth``, which began with the cash, and ``loss``.
+    A cross position was paid from the cash, so it is worth its contracts.
     """
     account = lanes.account
     value = lanes.prices[PRICE.open, i]
@@ -628,11 +639,11 @@ def add_worth(lanes: Lanes, i: int) -> None:
 
 
 def add_worth_isolated(lanes: Lanes, i: int) -> None:
-    """Add what an isolated position is worth and may lose in the bar to the sums of all lanes.
+    """Add what isolated position i is worth, and may lose in the bar, to the sums of each lane.
 
-    The sums are the rows ``worth``, to which the cash is added last, and ``loss``: money. A
-    position that may lose all that backs it, margin and profit, sets the row ``spare`` to -1: less
-    than nothing, so the lane passes the bar alone.
+    The sums are rows of the account, in money: ``worth``, to which the cash is added last, and
+    ``loss``. If a position may lose all that backs it, margin and profit, its lane can spare
+    nothing: the row ``spare`` becomes -1.
     """
     account = lanes.account
     position = lanes.position
@@ -654,11 +665,11 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
 
 
 def find_groups(lanes: Lanes, i: int) -> GroupBits:
-    """Return the groups of lanes in which a lane (an account) wants to trade instrument i, as bits.
+    """Return the groups of 32 lanes in which a lane wants to trade instrument i, as bits.
 
-    Group k is lanes k * GROUP up to the next group. A lane wants to trade if the target of its last
-    decision is outside of the no-trade band around what it holds. The row ``worth``, the equity at
-    the open, must have been written before (:func:`value_lanes`).
+    Bit k is the group that begins at lane k * GROUP. A lane (account) wants to trade if the target
+    of its last decision is outside of the no-trade band around what it holds. The row ``worth``,
+    the equity at the open, must be written before (:func:`value_lanes`).
     """
     quote = quote_open(lanes.prices, i)
     # A target and its band depend on neither the margin table nor the margin mode.

@@ -365,10 +365,10 @@ def read_once(lanes: Lanes) -> Lanes:
 
 @inlined
 def select(is_so: bool, one: float, other: float) -> float:
-    """Return the one number, or the other.
+    """Return ``one`` if the condition holds, else ``other``; without a branch in compiled code.
 
-    Both are computed in all lanes, and none branches: so the compiler has the lanes of a vector go
-    side by side.
+    Loops over lanes compute both values and choose, so that the compiler has the lanes of a vector
+    go side by side.
     """
     return one if is_so else other
 
@@ -403,9 +403,10 @@ def make_aligned(n: int) -> FloatArray:
 
 
 def keep_lanes(lanes: Lanes, alone: LaneBits, n_instruments: int, is_paying: bool) -> None:
-    """Keep the lanes that pass a bar alone as they were before it, and count their reasons.
+    """Copy aside the lanes that will be simulated alone in this bar, and count the reasons why.
 
-    With ``is_paying``, cash and margins are those from before the payments of the bar.
+    ``alone`` are these lanes, as bits. With ``is_paying`` the bar has paid funding or interest
+    already: then cash and margins are copied as they were before.
     """
     count_reasons(lanes, alone)
     while alone != 0:
@@ -415,10 +416,10 @@ def keep_lanes(lanes: Lanes, alone: LaneBits, n_instruments: int, is_paying: boo
 
 
 def count_reasons(lanes: Lanes, alone: LaneBits) -> None:
-    """Add to ``lanes.counts`` why some lanes pass the bar alone, each lane under one reason.
+    """Count why lanes are simulated alone in this bar: each lane once, under its first reason.
 
-    ``lanes.alone_for`` has, for each of :data:`REASONS`, the lanes that pass alone for it. A lane
-    that has several reasons is counted under the first of them.
+    ``alone`` are these lanes as bits, bit k for lane k. ``lanes.alone_for`` has such bits for each
+    of :data:`REASONS`, and ``lanes.counts`` a count for each, to which is added.
     """
     uncounted = alone
     for reason in range(len(lanes.counts)):
@@ -430,15 +431,16 @@ def count_reasons(lanes: Lanes, alone: LaneBits) -> None:
 
 
 def keep_lane(lanes: Lanes, n_instruments: int, is_paying: bool, lane: int) -> None:
-    """Copy a lane as it was before the bar into ``kept_account`` and ``kept_position``.
+    """Copy a lane (account) aside as it was before the bar, and cancel its order in this bar.
 
-    From there it will pass the bar alone, in the loop of a run. It is called before any order of
-    the bar fills. So only cash and margins may have changed since the last bar, and only if the bar
-    has paid funding or interest (``is_paying``). :func:`.quiet.begin_payments` has written both
-    aside before these payments, into the rows ``cash_before`` and ``margin_before``.
+    The lane will be simulated alone in the bar, by the loop of a single run, from the copy:
+    ``kept_account`` and ``kept_position``. What it does side by side with the others is written
+    over.
 
-    If the orders of the bar are planned, that of the lane is taken back, so that it does not trade
-    with the others.
+    It is called before any order of the bar fills. So only cash and margins may have changed since
+    the last bar, and only if the bar has paid funding or interest (``is_paying``).
+    :func:`.quiet.begin_payments` has written both aside before, into ``cash_before`` and
+    ``margin_before``.
     """
     account = lanes.account
     position = lanes.position
@@ -463,14 +465,15 @@ def keep_lane(lanes: Lanes, n_instruments: int, is_paying: bool, lane: int) -> N
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
-    """Copy a lane, as it was kept before bar t, into an account that the loop of a run can take.
+    """Copy a lane, as it was before bar t, into the account that the loop of a run simulates.
 
-    That account is ``state`` with the numbers of ``terms`` and ``lanes.tally``. ``bars`` is how
-    many bars the sweep has passed before t.
+    That account is ``state`` with the numbers of ``terms`` and ``lanes.tally``; the lane is read
+    from the rows that :func:`keep_lane` copied aside. ``bars`` is how many bars the sweep has
+    passed before t.
 
-    Wallet and tally of a run are numbers in the order of their fields. A lane has the same numbers
-    in the same order, as rows of its account: so they are copied one by one. The few that lanes
-    count otherwise than a run are written over after each copy.
+    Wallet and tally are records of numbers, and a lane has the same numbers in the same order, as
+    rows of its account. So they are copied one by one. The few that lanes count in another way than
+    a run are then written over.
     """
     account = lanes.kept_account
     wallet = view_numbers(state.wallet)
@@ -502,12 +505,11 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
 def take_position_out(
     lanes: Lanes, terms: Terms, state: AccountState, i: int, t: int, lane: int
 ) -> None:
-    """Write the position of a lane in instrument i, before bar t, into ``state.positions[i]``.
+    """Copy a lane's position in instrument i, as it was before bar t, into ``state.positions[i]``.
 
-    What differs between lanes is read from the lane as it was kept (:func:`keep_lane`). Decisions
-    whether to trade, signals, prices and the last funding rate are the same in all lanes, and have
-    not changed since the last close. ``state.wallet`` must be written before: a cross position has
-    the pool's last liquidation as its own.
+    It is part of :func:`take_out`. What differs between lanes is read from the rows copied aside;
+    decisions whether to trade, signals, prices and the last funding rate are the same in all lanes.
+    ``state.wallet`` must be written before, as a cross position has the pool's last liquidation.
     """
     kept = lanes.kept_position
     position = state.positions[i]
@@ -539,11 +541,12 @@ def take_position_out(
 
 
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
-    """Write the account of a run after bar t, its ``state`` and ``lanes.tally``, into a lane.
+    """Copy an account that was simulated alone in bar t back into its lane.
 
-    The reverse of :func:`take_out`: numbers of wallet and tally are rows of the lane's account in
-    the same order. What lanes have beside a run follows from them, and is written anew: the equity
-    below which it passes bars alone, and its deepest fall as a share.
+    It is the reverse of :func:`take_out`: ``state`` and ``lanes.tally`` are records of numbers,
+    which a lane has in the same order, as rows of its account. What only lanes have follows from
+    them, and is written anew: the equity below which a lane is simulated alone, and the deepest
+    fall as a share.
     """
     account = lanes.account
     wallet = view_numbers(state.wallet)
@@ -575,11 +578,11 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
 
 
 def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: int) -> None:
-    """Write the position of a run in instrument i after bar t into a lane.
+    """Copy a position of an account that was simulated alone in bar t back into its lane.
 
-    Numbers that all lanes share may not hold for it any more. So its stops are marked as not
-    written; and if its quantity exceeds ``largest_quantity``, that is raised, and the bounds of
-    margin rates that hold up to it are marked as not written.
+    The position, in instrument i, may break what holds for all lanes. So its stops are marked as
+    not written (``has_stops`` 0). And if it exceeds ``largest_quantity``, up to which the rates of
+    margin are bounds, that is raised, and the bounds are marked as not written (``has_bounds`` 0).
     """
     position = state.positions[i]
     held = lanes.position
@@ -654,10 +657,11 @@ NO_TABLE = Table(size=1.0, setting=1.0, first_leverage=1.0)
 def read_rules(
     numbers: FloatArray, kind: FillKind, table: Table, i: int, lane: int
 ) -> InstrumentRules:
-    """Return the rules by which a lane trades instrument i, as those of a run.
+    """Return the rules by which a lane trades instrument i, in the form that a run has.
 
-    What lanes have no rules for is off: margin tables, whose limits are tested by bounds,
-    liquidations, ticks, fixed fees and limits by date.
+    ``kind`` has the flags, ``numbers`` the terms of the lane. What lanes have no rules for is off:
+    margin tables (whose limits they test by bounds), liquidations, ticks, fixed fees, limits by
+    date.
     """
     return InstrumentRules(
         has_stop=False,

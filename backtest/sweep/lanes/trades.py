@@ -139,11 +139,15 @@ class Stake(NamedTuple):
 
 
 def plan_trades(terms: a.Terms, lanes: Lanes, n_instruments: int) -> tuple[bool, LaneBits]:
-    """Write what each lane (account) wants to hold after its orders at the open: a plan.
+    """Plan the orders of all lanes at the open of a bar; nothing is traded yet.
 
-    Return whether any lane trades, and the lanes that must pass the bar alone instead: those whose
-    targets the cap of gross leverage may cut, and those that may fail in the bar. The former are
-    also written into ``alone_for``. Nothing is traded here (:func:`fill_trades`).
+    A lane is one account of a sweep, simulated side by side with others. A plan says how many
+    contracts it will hold after its order, and bounds what the bar may cost it. A lane that may
+    fail in the bar must be simulated alone in it, by the loop of a single run.
+
+    Returns whether any lane trades, and the lanes to be simulated alone, as bits: those whose
+    orders the cap of gross leverage may cut (also written into ``alone_for``), and those that may
+    fail.
     """
     lanes_alone = find_capped(terms, lanes, n_instruments)
     lanes.alone_for[REASON.capped] = lanes_alone
@@ -163,10 +167,10 @@ def plan_trades(terms: a.Terms, lanes: Lanes, n_instruments: int) -> tuple[bool,
 
 
 def plan_once(terms: a.Terms, lanes: Lanes, n_instruments: int) -> PlanAnswers:
-    """Plan the trades of all instruments, and return what the plan found out about the lanes.
+    """Plan the orders of all instruments once, in all lanes, and return what the plan found out.
 
-    Losses, costs and margins of a lane are summed position by position, in rows of its account;
-    ``is_first`` says that a position begins these sums.
+    What a lane may lose, pay and need is summed position by position, in rows of its account. The
+    first position begins these sums (``is_first``), the others add to them.
     """
     is_trading = False
     exceeds_bound = False
@@ -196,10 +200,12 @@ def make_table(terms: a.Terms, i: int) -> Table:
 
 
 def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> PlanAnswers:
-    """Plan the trades of instrument i by the code for its kind of fills.
+    """Plan the orders of instrument i in all lanes, by the code for its kind of fills.
 
-    Each kind is compiled of its own, as its flags are constants in it: so each call stands here by
-    itself. With ``is_first`` the sums over positions begin with this one.
+    A kind (``lanes.kinds[i]``) says which rules its orders need, such as lots, impact or isolated
+    margin. Each call below hands over a kind as constants, so numba compiles each by itself,
+    without branches for the rules that it does not need. ``is_first``: this position begins the
+    sums of a lane over its positions.
     """
     kind = lanes.kinds[i]
     table = make_table(terms, i)
@@ -221,10 +227,10 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> PlanAn
 
 
 def plan_only(lanes: Lanes, kind: int, table: Table) -> PlanAnswers:
-    """Plan the trades of an account's only position by the code for its kind of fills.
+    """Plan the orders of accounts that have one position, by the code for its kind of fills.
 
-    ``kind`` is PLAIN, LOTS, ISOLATED or ISOLATED_INVERSE. An only position needs no sums over
-    positions, so its code is shorter.
+    ``kind`` is PLAIN, LOTS, ISOLATED or ISOLATED_INVERSE. Each call hands over its kind as
+    constants, so numba compiles each by itself; with ``is_only`` there are no sums over positions.
     """
     if kind == PLAIN:
         return plan(lanes, make_cross(has_rounding=False, is_only=True), table, is_first=True, i=0)
@@ -273,12 +279,14 @@ def make_isolated(is_inverse: bool, is_only: bool) -> FillKind:
 
 @inlined
 def plan(lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int) -> PlanAnswers:
-    """Plan the trades of an instrument in the groups of lanes in which one may trade.
+    """Plan the orders of instrument i, in each group of 32 lanes in which a lane may trade.
 
-    A group is 32 lanes. Which groups may trade is in the cursor ``groups``, written by the look at
-    the open. If a lane wants more contracts than ``largest_quantity`` allows, that is raised here,
-    and the caller makes the whole plan again. With ``is_first`` the sums over positions begin with
-    this one.
+    ``kind`` and ``table`` have the rules that the lanes share. The groups are bits of the cursor
+    ``groups``, written when the lanes were valued at the open. ``is_first``: this position begins
+    the sums of a lane over its positions.
+
+    Rates of margin are bounds only up to ``largest_quantity`` contracts. If a lane wants more, that
+    quantity is raised here, and the answer ``exceeds_bound`` tells the caller to plan anew.
     """
     is_trading = False
     exceeds_bound = False
@@ -304,15 +312,15 @@ def plan(lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int) -> 
 def plan_group(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, group: int, i: int
 ) -> PlanAnswers:
-    """Plan the trades of a group of lanes in instrument i; nothing is traded yet.
+    """Plan the orders of a group of lanes (accounts) in instrument i; nothing is traded yet.
 
-    Writes three numbers of each lane. ``quantity_after`` is what it will hold; ``notional_after``
-    is the largest notional, in money, that it has on the way there; ``spare`` is the money left
-    after the losses and costs of all positions so far: a lane that has nothing to spare may fail.
+    Writes three numbers of each lane: ``quantity_after``, the contracts that it will hold;
+    ``notional_after``, the largest notional that it has on the way there; and ``spare``, the money
+    that is left after the worst of the bar. A lane with nothing to spare may fail. ``cell`` is the
+    place of a row of the account, ``spot`` of a row of position i.
 
-    The spare of the positions before this one is read, and then written over. So positions are
-    planned one after another, and ``is_first`` says that the sums begin with this one. ``cell`` is
-    the place of a row of the account, ``spot`` of a row of position i.
+    ``is_first``: this position begins the sums of a lane over its positions. The sums and the spare
+    of the positions before are read and written over, so positions are planned one after another.
     """
     account = lanes.account
     position = lanes.position
@@ -354,15 +362,15 @@ def plan_group(
 def size_order(
     lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, worth: float, i: int, lane: int
 ) -> LaneOrder:
-    """Return the order of a lane, from what it holds and the leverage that it decided.
+    """Return the order of a lane: from the leverage that it decided to the contracts that it wants.
 
-    ``worth`` is its equity at the open: money. The order is cut to what its margin table allows,
-    but not to what its equity and wallet leave: where these may cut it, the lane passes the bar
-    alone.
+    ``worth`` is the equity of the lane at the open: money. The order is cut to what the margin
+    table allows, but not to what equity and wallet can pay: where these may cut it, the lane is
+    simulated alone in this bar, by the loop of a single run.
 
-    Notional is counted by side: positive on the side of the signal, so a position on the other side
-    is negative. Each product is formed as in a run (:mod:`backtest.account.orders`), so that both
-    have the same bits. ``select`` computes both cases of a choice, without a branch.
+    A notional is counted by side: positive on the side of the signal, so a position on the other
+    side is negative. Products are formed as in a run (:mod:`backtest.account.orders`), so both have
+    the same bits. ``select(condition, a, b)`` is ``a if condition else b`` without a branch.
     """
     quantity = lanes.position[spot(i, HELD.quantity, lane)]
     leverage = lanes.position[spot(i, HELD.leverage, lane)]
@@ -427,13 +435,15 @@ def measure_stake(
     i: int,
     lane: int,
 ) -> Stake:
-    """Return what a lane puts at stake by its position: bounds, in money.
+    """Return what a lane may lose, pay and need for one position in this bar: bounds, in money.
 
-    They are what the position may lose in the rest of the bar, what its order costs, and the
-    initial margin that a cross position needs. Of an isolated one, they are what backs it, and
-    whether margin or wallet may cut its order. ``quantity_after`` are the signed contracts after
-    the order. Where the loop of a run must size the order, the loss is infinite: no money suffices,
-    and so the lane passes the bar alone.
+    The position is that after its order, ``quantity_after`` signed contracts; ``order`` is the
+    order before lots and volume cut it. A bound may be too high, never too low: at worst the lane
+    is simulated alone without need. An infinite loss always sends it there.
+
+    The loss is that of the rest of the bar. A cross position also needs initial margin, which its
+    pool backs. An isolated one has a backing of its own, and its order may be cut by margin table
+    or wallet.
     """
     position = lanes.position
     quantity = position[spot(i, HELD.quantity, lane)]
@@ -497,11 +507,11 @@ def measure_stake(
 
 @inlined
 def needs_run(rules: a.InstrumentRules, order: LaneOrder, initial: float, cost: float) -> bool:
-    """Return whether the loop of a run must size an order, as lanes have no rule for it.
+    """Return whether an order falls under a rule that lanes do not have, but the loop of a run.
 
-    Lanes have no rule for an order that adds while the initial margin of its position exceeds the
-    share of the equity that it may take: ``margin_share``, infinite if there is no such limit. Nor
-    have they one for an infinite target, which only margin cuts. ``initial`` and ``cost``: money.
+    Two orders do: one with an infinite target, which only margin cuts; and one that adds while the
+    initial margin of its position exceeds ``margin_share`` of the equity, the share that it may
+    take (infinite: no limit). ``initial`` and ``cost`` are money.
     """
     is_over_share = order.is_adding & (rules.margin_share < math.inf)
     is_over_share &= initial > rules.margin_share * (order.worth - cost)
@@ -520,11 +530,11 @@ class LaneSums(NamedTuple):
 def add_to_sums(
     account: FloatArray, kind: FillKind, of_position: LaneSums, is_first: bool, lane: int
 ) -> LaneSums:
-    """Return the sums of a lane over its positions up to this one, and write them for the next.
+    """Add what one position may lose, pay and need to the sums of its lane, and return the sums.
 
-    ``of_position`` is what this position adds. The sums stand in the rows ``loss``, ``costs`` and
-    ``committed`` of the account; with ``is_first`` they begin with this position, whatever an
-    earlier bar left there. An account's only position needs no rows: its sums are its own.
+    The sums are the rows ``loss``, ``costs`` and ``committed`` of the account: money. The first
+    position of a bar begins them (``is_first``): what an earlier bar left there does not count. The
+    only position of an account needs no rows: its sums are its own numbers.
     """
     if kind.is_only:
         return of_position
@@ -543,14 +553,13 @@ def add_to_sums(
 def spare_pool(
     account: FloatArray, kind: FillKind, order: LaneOrder, stake: Stake, is_first: bool, lane: int
 ) -> float:
-    """Return what a lane can spare after the losses and costs of its cross positions so far: money.
+    """Return the money that a lane has left after the worst that its cross positions may bring.
 
-    ``stake`` is what this position puts at stake, ``order.worth`` the equity of the lane at the
-    open. A lane that has nothing left, 0 or less or NaN, may fail in the bar, so it passes the bar
-    alone.
+    Cross positions share one pool, the equity ``order.worth`` at the open. ``stake`` bounds what
+    this position may lose, pay and need; it is added to that of the positions before (``is_first``:
+    there is none), whose sums are rows of the account. So positions come one after another.
 
-    Writes the sums of the lane up to this position into rows of the account: its next position adds
-    to them, so positions come one after another, and ``is_first`` begins the sums.
+    A lane with nothing left (0, less, or NaN) may fail in the bar.
     """
     of_position = LaneSums(loss=stake.loss, costs=stake.cost, committed=stake.initial)
     sums = add_to_sums(account, kind, of_position, is_first, lane)
@@ -582,15 +591,15 @@ def spare_isolated(
     is_first: bool,
     lane: int,
 ) -> float:
-    """Return what a lane can spare after its isolated positions so far: money, -1 if one may fail.
+    """Return the money that a lane has left after the worst that its isolated positions may bring.
 
-    Each position must bear its loss by its own margin, the cash must pay for all orders, and the
-    account must keep more than the equity at which it is ruined or too poor to order. The smallest
-    spare of all positions counts.
+    It is -1 if a position may lose its own margin, or if the cash may not pay for the orders so
+    far. Otherwise it is the equity, less all bounds of losses and costs, and less the equity at
+    which the account is ruined or too poor to order. The smallest spare of all positions counts.
 
-    Writes the sums of the lane up to this position into rows of the account: its next position adds
-    to them, so positions come one after another, and ``is_first`` begins the sums. The caller
-    writes the spare, which the next position reads as ``spare_before``.
+    ``stake`` bounds what this position may lose, pay and need. It is added to that of the positions
+    before (``is_first``: there is none), whose sums are rows of the account. The row ``spare`` has
+    the smallest spare so far; the caller writes the new one.
     """
     posted_rate = 1.0 / compute_setting(rules.margin, quote.initial)
     committed = bound_cash_taken(rules, order, stake, posted_rate)
@@ -619,9 +628,9 @@ def bound_cash_taken(
 ) -> float:
     """Return a bound of the cash that the order of an isolated position takes: money.
 
-    Every order takes its cost. What it adds posts margin, ``posted_rate`` of its notional at the
-    worst price, and pays its fee. There the cost counts twice: a bound may be too high, and then
-    sends the lane alone without need.
+    Every order pays its cost, fee and slippage (``stake.cost``). One that adds also posts margin,
+    ``posted_rate`` of the notional added at the worst price. Its cost counts twice here: a bound
+    may be too high, and then the lane is simulated alone without need.
     """
     price_ratio = SLACK * (1.0 + rules.slippage)
     outlay = price_ratio * (posted_rate + rules.fee) * order.notional_added + stake.cost
@@ -630,11 +639,11 @@ def bound_cash_taken(
 
 @inlined
 def may_fail_alone(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
-    """Return whether an isolated position may fail by its own margin, or a run must fill its order.
+    """Return whether an isolated position may lose its own margin, or has an order not for lanes.
 
     A position that grows must bear its loss by what backs it then: with the margin that is added,
-    less the cost of the order. One that shrinks keeps its ratio of margin, so it is not tested. A
-    flip (what is held is on the other side), or an order that may be cut, is for a run to fill.
+    less the cost of the order. One that shrinks keeps its ratio of margin, so it is not tested.
+    Lanes do not fill a flip (what is held is on the other side), or an order that may be cut.
     """
     margin_added = stake.notional_grown * posted_rate
     backing_after = stake.backing + margin_added - (1.0 + posted_rate) * stake.cost
@@ -643,14 +652,14 @@ def may_fail_alone(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
 
 
 def raise_largest_quantity(lanes: Lanes, i: int) -> bool:
-    """Raise ``largest_quantity[i]``, the most contracts that any lane has, to what lanes plan.
+    """Raise ``largest_quantity[i]``, a bound of the contracts of every lane, to what lanes plan.
 
-    Bounds of margin rates hold up to that quantity. Called after a plan in which a lane wants more;
-    what each lane wants is the row ``notional_after``, in the groups that were planned. It becomes
-    GROWTH times as large as needed, so that it is not raised at each bar.
+    Rates of margin are bounds only for positions up to that quantity. It is raised after a plan in
+    which a lane wants more, from the row ``notional_after`` of the lanes planned; and GROWTH times
+    as far as needed, so that it is raised in few bars.
 
-    An infinite notional is left out, as no bound holds it: its lane passes the bar alone. Returns
-    False if all that exceed the bound are infinite, so that no new plan is needed.
+    Returns whether it was raised, so that a new plan is needed. An infinite notional does not
+    count, as no bound holds it: its lane is simulated alone in the bar.
     """
     largest_notional = 0.0
     groups = lanes.cursor[CURSOR.groups]
@@ -680,11 +689,11 @@ def trade_lane(
 
 @inlined
 def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> float:
-    """Return a bound of what an order costs per unit of notional: worsening and fee.
+    """Return a bound of what an order costs per unit of notional: slippage, impact and fee.
 
-    Worsening is how far slippage and impact move the price against the order, as a fraction. The
-    impact is that of the whole target, though lots and limits may leave less of the order. The
-    factor SLACK makes the bound larger than what rounding may add.
+    Slippage and impact move the price against the order (``worsening``, a fraction). The impact is
+    that of the whole target, though lots and limits may leave less of the order. The factor SLACK,
+    just over 1, keeps it a bound after rounding.
     """
     worsening = rules.slippage
     if rules.has_impact:
@@ -703,12 +712,12 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
 
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
-    """Add a position that stays, without an order, to the sums of each lane.
+    """Add a position that has no order in this bar to the sums of each lane (account).
 
-    These are the bound of its loss in the bar and, of a cross position, the initial margin that it
-    needs: money, in the rows ``loss`` and ``committed`` of the account, which the next position
-    reads. With ``is_first`` the sums begin with it. Positions that stay are added before those with
-    orders, so the rows of orders are emptied here.
+    The sums are rows of the account, in money: ``loss`` bounds what the bar may cost the position,
+    ``committed`` is the initial margin that a cross position needs. The first position begins them
+    (``is_first``). Positions without an order are added before those with one, so the sums of
+    orders (``costs``, ``n_adding``, ``spare``) start here.
     """
     account = lanes.account
     prices = lanes.prices
@@ -742,12 +751,12 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
 
 
 def find_capped(terms: a.Terms, lanes: Lanes, n_instruments: int) -> LaneBits:
-    """Return the lanes whose gross leverage may exceed the account's cap in this bar.
+    """Return the lanes whose gross leverage may exceed the account's cap in this bar, as bits.
 
-    A run cuts their orders, for which lanes have no rule: so they pass the bar alone. The larger of
-    what is held and of the target is summed over the positions of a lane, and compared with cap
-    times equity. That bounds the gross notional, whichever of the orders fill. The row ``worth``,
-    the equity at the open, must have been written before.
+    The loop of a run cuts their orders, for which lanes have no rule: so they are simulated alone.
+    Of each position the larger of what is held and of the target counts. That bounds the gross
+    notional, whichever orders fill. The row ``worth``, the equity at the open, must be written
+    before.
     """
     account = lanes.account
     # SLACK lowers the cap, so that rounding never lets a lane pass which a run would cut.
@@ -782,11 +791,11 @@ def find_overruled(terms: a.Terms, lanes: Lanes, n_instruments: int) -> LaneBits
 
 
 def add_gross_bound(lanes: Lanes, i: int) -> None:
-    """Add to each lane the notional that a position may have: the larger of held and target.
+    """Add the largest notional that position i may have in this bar to the sum of each lane.
 
-    The sum is the row ``gross_bound`` of the account: money, without sign. The row ``worth``, the
-    equity at the open, must have been written before. Where no decision waits for a fill
-    (``is_pending``), only what is held counts.
+    It is the larger of what is held and, if a decision waits to be filled (``is_pending``), of its
+    target: money, without sign, in the row ``gross_bound``. The row ``worth``, the equity at the
+    open, must be written before.
     """
     account = lanes.account
     position = lanes.position
@@ -833,10 +842,12 @@ def fill_turn(terms: a.Terms, lanes: Lanes, n_instruments: int, turn: int) -> No
 
 
 def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
-    """Fill an instrument by the code for its kind of fills, in the lanes whose turn it is.
+    """Fill the planned orders of instrument i, by the code for its kind of fills.
 
-    What is planned is rounded already, so no kind rounds here, and LOTS fills as PLAIN does. Each
-    kind is compiled of its own, as its flags are constants in it: so each call stands by itself.
+    Each call below hands over a kind as constants, so numba compiles each by itself, without
+    branches for rules that it does not need. Quantities were rounded to lots when they were
+    planned, so LOTS fills as PLAIN does. ``turn`` says which lanes fill now: ALL, SHRINKING or
+    GROWING.
     """
     kind = lanes.kinds[i]
     is_plain = kind <= LOTS  # PLAIN or LOTS, the first two kinds
@@ -866,9 +877,10 @@ def make_rounded(is_inverse: bool, is_isolated: bool) -> FillKind:
 
 @inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
-    """Fill instrument i in the groups of lanes in which one may trade: the cursor ``groups``.
+    """Fill the planned orders of instrument i, in the groups of lanes in which one may trade.
 
-    In them it fills the lanes whose turn it is: ALL, SHRINKING or GROWING (:func:`fill_trades`).
+    The groups are bits of the cursor ``groups``. In them the lanes are filled whose turn it is:
+    ALL, or those whose positions are SHRINKING or GROWING (:func:`fill_trades`).
     """
     quote = quote_open(lanes.prices, i)
     groups = lanes.cursor[CURSOR.groups]
@@ -883,14 +895,14 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
 def fill_lane(
     lanes: Lanes, kind: FillKind, table: Table, quote: a.Quote, turn: int, i: int, lane: int
 ) -> None:
-    """Trade a lane to the quantity that was planned; writes cash, position and tally.
+    """Trade one lane (account) to the quantity that was planned; writes cash, position and tally.
 
-    All lanes go through this code side by side. One whose turn it is not (see :func:`fill_trades`)
-    trades to what it holds, which changes nothing. A cross position pays from the cash and leaves
-    its profit there; an isolated one has a margin of its own, and takes from the cash, or returns
-    to it, what its trade moves between both.
+    A cross position pays its contracts from the cash and leaves its profit there. An isolated one
+    has a margin of its own: the cash changes by what the trade moves between both.
 
-    ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
+    There is no branch on what differs between lanes, so that lanes are computed side by side: a
+    lane whose ``turn`` it is not (see :func:`fill_trades`) trades to what it holds, which changes
+    nothing. ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
     """
     account = lanes.account
     position = lanes.position
@@ -955,11 +967,14 @@ def is_in_turn(turn: int, quantity: float, quantity_after: float) -> bool:
 
 
 def find_exits(terms: a.Terms, lanes: Lanes, n_instruments: int, is_planned: bool) -> LaneBits:
-    """Return the lanes whose stops the prices of this bar may reach: they pass the bar alone.
+    """Return the lanes whose stops or take-profits this bar may reach, as bits.
 
-    Called twice in a bar: for the stops of what lanes hold, and, if any trades, with ``is_planned``
-    for those of what they have planned to hold. No stop acts while contract values stay between the
-    rows ``stop_low`` and ``stop_high`` of the position, which :func:`write_stops` writes.
+    Lanes have no rule for a stop that acts, so these are simulated alone in the bar, by the loop of
+    a single run. No stop acts while the contract value stays between the rows ``stop_low`` and
+    ``stop_high`` of a position (:func:`write_stops`).
+
+    It is called twice in a bar: for the stops of what lanes hold, and, if any lane trades, with
+    ``is_planned`` for those of what they will hold after their orders.
     """
     position = lanes.position
     prices = lanes.prices
@@ -987,11 +1002,11 @@ def find_exits(terms: a.Terms, lanes: Lanes, n_instruments: int, is_planned: boo
 
 
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
-    """Write the contract values between which no stop of each lane acts.
+    """Write for all lanes the contract values between which no stop of instrument i acts.
 
-    Of what each lane holds, or with ``is_planned`` of what was planned, in the groups that trade
-    (bits of the cursor ``groups``). Marks them as written in ``lanes.has_stops``, so that stops
-    which do not move are not computed at each bar.
+    They are the stops of what each lane holds or, with ``is_planned``, of what it will hold after
+    its order; then only groups that trade are written. ``has_stops[i]`` becomes 1, so that stops
+    that do not move are not computed again in each bar.
     """
     # The price of a stop depends on the entry, which the impact of the fill moves. It does not
     # depend on margin, so the leverages of the table below stand for any.
@@ -1024,12 +1039,12 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
 def write_stops_of_lane(
     lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, is_planned: bool, i: int, lane: int
 ) -> None:
-    """Write between which prices of instrument i no stop or take-profit of a lane acts.
+    """Write the contract values between which no stop or take-profit of a lane acts.
 
-    They are contract values, the rows ``stop_low`` and ``stop_high`` of the position. The stop of a
-    long is the low one, its take-profit the high one; those of a short are the other way round. A
-    level that there is none of is infinite. With ``is_planned`` they are those of the position that
-    the lane has planned to hold, else of the one that it holds.
+    They are the rows ``stop_low`` and ``stop_high`` of its position in instrument i. Of a long, the
+    stop is the low one and the take-profit the high one; of a short it is the other way round. A
+    level that is not set is infinite. The position is the one that the lane holds or, with
+    ``is_planned``, will hold after its order.
     """
     position = lanes.position
     followed = find_followed(position, rules, quote, is_planned, i, lane)
@@ -1074,10 +1089,11 @@ def find_followed(
     i: int,
     lane: int,
 ) -> FollowedPosition:
-    """Return the position that a lane holds or, with ``is_planned``, will hold after its order.
+    """Return the position whose stops are tested: held or, with ``is_planned``, after the order.
 
-    ``position`` are the rows of positions. The order fills at ``quote``; at what price does not
-    depend on the cash, which is 0 here. A position that opens or flips has its entry as its best.
+    ``position`` are the rows of positions, by lane. A planned order fills at ``quote``; at what
+    price does not depend on the cash, which is 0 here. A position that opens or flips has its entry
+    as its best.
     """
     held = pick_held(position, i, lane)
     best = position[spot(i, HELD.best, lane)]
@@ -1116,11 +1132,11 @@ def pick_level(is_there: bool, level: float, other: float) -> float:
 
 
 def follow_bests(lanes: Lanes, n_instruments: int) -> None:
-    """Advance the best contract value of trailing stops in all lanes by the prices of the bar.
+    """Advance the best price since entry, from which a trailing stop is measured, in all lanes.
 
-    It is the row ``best`` of a position: the highest value since a long was opened, the lowest of a
-    short. Called after the orders have filled, when that of a new position is its entry. The low
-    and the high of the bar must be written (:func:`.quiet.write_extra_prices`).
+    It is a contract value, the row ``best`` of a position: the highest since a long was opened, the
+    lowest since a short was. Called after the orders of the bar have filled; low and high of the
+    bar must be written before (:func:`.quiet.write_extra_prices`).
     """
     position = lanes.position
     for i in range(n_instruments):
