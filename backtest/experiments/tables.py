@@ -50,7 +50,11 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
                      "(see `backtest help`); repeatable."),
     },
     "venue": {
-        "preset": (str, "NAME:SYMBOL (binance-usdm:BTCUSDT), file:PATH#SYMBOL, or auto."),
+        "preset": (
+            str,
+            "NAME (binance-usdm, with the symbol of the data), NAME:SYMBOL, file:PATH#SYMBOL, or "
+            "auto.",
+        ),
         "listing": (str, "A file or folder of what the venue lists, in place of a preset."),
         "symbol": (str, "The symbol in the listing (that of the data)."),
         "like": (str, "The preset of the rules that the listing leaves out (binance-usdm)."),

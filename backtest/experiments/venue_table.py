@@ -31,8 +31,11 @@ def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
     is_several = is_panel([Path(path) for path in paths], instruments)
 
     table = venue_choice.choose_listings(dict(draft.table("venue")), markets, has_files=has_symbols)
-    if has_symbols and is_several and "listing" not in table:
-        complete_presets(table, markets)
+    if has_symbols and "listing" not in table:
+        if is_several:
+            complete_presets(table, markets)
+        else:
+            complete_preset_of_one(table, markets)
     table.setdefault("preset", DEFAULT_VENUE)
 
     venue: Venue | dict[str, Venue] = build_by_instrument(
@@ -61,6 +64,27 @@ def complete_presets(table: dict[str, Any], markets: Markets) -> None:
             continue
         preset = complete_preset(entries.get("preset", shared), name, market)
         table[name] = {**entries, "preset": preset}
+
+
+def complete_preset_of_one(table: dict[str, Any], markets: Markets) -> None:
+    """Write into ``table`` the preset with the symbol of the only instrument, as of several.
+
+    Where the experiment names no venue, and the usual one has no such symbol, nothing is written:
+    the usual venue is taken whole, and a warning says whose rules these are.
+    """
+    name, market = next(iter(markets.items()))
+    if market.synthetic or not market.instrument:
+        return
+
+    is_named = "preset" in table
+    shared = table.get("preset", DEFAULT_VENUE.partition(":")[0])
+    if not shared:
+        return
+    try:
+        table["preset"] = complete_preset(shared, name, market)
+    except core.VenueError:
+        if is_named:
+            raise
 
 
 def warn_of_other_symbol(venue: Venue, name: str, market: Market, n_markets: int) -> None:

@@ -144,6 +144,26 @@ def test_a_venue_is_completed_by_the_symbol_of_each():
     assert one == bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
+def name_bars(folder, instrument):
+    """Write bars of an instrument, and return their folder."""
+    bt.Market.from_frames(bt.Market.sample(bars=48).bars(), instrument=instrument).save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("named", [{}, {"venue": "binance-usdm"}], ids=["no venue", "its name"])
+def test_the_only_instrument_has_its_own_rules(tmp_path, named):
+    eth = build(data=name_bars(tmp_path / "eth", "ETHUSDT"), **named).test.venue
+    assert eth == bt.Venue.preset("binance-usdm", "ETHUSDT")
+
+
+def test_an_instrument_without_a_preset_is_run_by_other_rules_unless_its_venue_is_named(tmp_path):
+    folder = name_bars(tmp_path / "comp", "COMPUSDT")
+    with pytest.warns(UserWarning, match="are for BTCUSDT, the prices are for COMPUSDT"):
+        assert build(data=folder).test.venue == bt.Venue.preset("binance-usdm", "BTCUSDT")
+    with pytest.raises(bt.VenueError, match="binance-usdm has none of 'COMPUSDT'"):
+        build(data=folder, venue="binance-usdm")
+
+
 def test_tables_are_the_venues_of_their_instruments():
     venue = build(
         f"""{DATA}
