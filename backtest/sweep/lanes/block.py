@@ -57,7 +57,7 @@ REFUSED = [k for k, x in enumerate(records.FLAGS) if not (getattr(OWN_RULES, x) 
 
 
 def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
-    """Return whether the rules, the market and the policies of a set are among those of lanes."""
+    """Return whether an account can be simulated in lanes: they have all rules that it needs."""
     return (
         has_lane_rules(setup.inputs.terms)
         and has_lane_positions(setup.inputs.terms)
@@ -67,9 +67,10 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
 
 
 def has_lane_rules(terms: Terms) -> bool:
-    """Return whether lanes have all rules that an account has, beside those of its instruments.
+    """Return whether lanes have all rules of an account, beside those of its instruments.
 
-    Accounts with any other rule are simulated one by one, by the loop of a run.
+    Lanes know only the common rules. An account with any other is simulated by the loop of a single
+    run.
     """
     # A margin of scenarios, or a pool that is liquidated at a multiple of its requirement.
     if terms.rules.has_scenarios or terms.rules.level != 1.0:
@@ -90,9 +91,10 @@ def has_lane_rules(terms: Terms) -> bool:
 
 
 def has_lane_positions(terms: Terms) -> bool:
-    """Return whether lanes have all rules that the instruments of an account have.
+    """Return whether lanes have all rules of the instruments of an account.
 
-    Accounts with any other rule are simulated one by one, by the loop of a run.
+    Lanes know only the common rules. An account with any other is simulated by the loop of a single
+    run.
     """
     # Flags of rules that lanes lack, yearly expenses of funds, and coins that are paid in full.
     if np.any(terms.flags[:, REFUSED]) or np.any(terms.expenses) or terms.rules.spot.has_any:
@@ -120,9 +122,10 @@ def has_lane_market(setup: engine.Setup) -> bool:
 
 
 def has_lane_policies(setup: engine.Setup, deciders: engine.Deciders) -> bool:
-    """Return whether lanes can ask all policies: at every close, of what lanes have to show.
+    """Return whether lanes can let all policies of an account decide, at every close.
 
-    Lanes have no longer bars, no overlay, and no venue leverage that is decided.
+    Lanes have no policies on longer bars, no overlay, and no venue leverage that a policy decides.
+    And they show a policy only some fields of the account.
     """
     has_overlay = deciders.asks[-1] != 0  # the policy after those of the instruments
     if sees_longer_bars(deciders) or has_overlay or np.any(deciders.sets_margin):
@@ -154,7 +157,10 @@ def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Return whether two values are equal, arrays by their bytes and tuples by their items."""
+    """Return whether two values are equal: tuples item by item, arrays by shape and bytes.
+
+    By bytes, two NaN are equal, as two inputs that have the same gaps must be.
+    """
     if one is other:
         return True
     if isinstance(one, tuple):
@@ -171,10 +177,11 @@ def find_kinds(terms: Terms) -> IntArray:
 
 
 def find_kind(terms: Terms, i: int) -> int:
-    """Return the simplest kind of fills that knows the rules of instrument i.
+    """Return by which code lanes fill orders in instrument i: the simplest kind that has its rules.
 
-    A kind knows more than what it is named for: isolated and inverse positions may have impact and
-    lots, and those with impact may have lots. So what needs the most is asked first.
+    The kinds, from PLAIN to INVERTED, are compiled one by one. Some have more rules than they are
+    named for: isolated and inverse positions may have impact and lots, and those with impact may
+    have lots. So what needs the most is asked first.
     """
     tables = terms.rules.brackets
     is_inverse = bool(tables.are_inverse[i])
@@ -190,7 +197,7 @@ def find_kind(terms: Terms, i: int) -> int:
 
 
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
-    """Return the names of the fields of the account that the formula of a policy reads.
+    """Return the fields of the account, by name, that the formula of a policy reads.
 
     ``columns`` are the names of what it observes. A combinator reads what its own formula does, and
     what the policies that it combines do, each of which observes some of the columns.
@@ -227,11 +234,10 @@ class Block(NamedTuple):
 
 
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
-    """Return what each policy of each set observes: its columns end to end, as one array.
+    """Return what each policy of each set observes as one array: its columns end to end.
 
-    The answer is indexed by set, and then by policy. Sets that observe by the same parameters have
-    the same object as their columns. So columns are joined once for each object, by its id, and
-    these sets share the array.
+    The answer is indexed by set, and then by policy. Sets that observe by the same parameters share
+    one object as their columns. So they are joined once for each object, found by its id.
     """
     joined: dict[int, FloatArray] = {}
     for setup in setups:
@@ -269,11 +275,11 @@ def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
 def score_block(
     names: tuple[str, ...], block: Block, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    """Pass the accounts of a block through the market, and measure them; None if it was stopped.
+    """Simulate a block of parameter sets side by side, and measure them; None if it was stopped.
 
-    A block holds up to LANES sets of parameters, each an account in a lane of its own. ``names``
-    are those of the measures. The answer has for each set its measures, its sampled returns if the
-    block wants them, and the share of bars at which it decided.
+    Each set has an account of its own, in a lane. ``names`` are the measures wanted. The answer has
+    for each set its measures, its sampled returns if the block wants them, and the share of bars at
+    which it decided.
     """
     # All sets have the setup of the first, but for what a block varies.
     setup = block.setups[0]
@@ -305,10 +311,10 @@ def score_block(
 
 
 def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
-    """Return the share of the bars on which each set decided, of shape (n_sets,), in [0, 1].
+    """Return for each set the share of the bars on which its policies could decide, in [0, 1].
 
-    A set decides from the bar on at which the columns of its policies are known. ``traded`` of
-    shape (n_sets,) is what each set traded: money.
+    A policy decides from the bar on at which its columns are known (its warm-up). ``traded`` is the
+    notional that each set traded, in money. Both arrays have shape (n_sets,).
     """
     setup = block.setups[0]
     firsts = block.deciders.firsts.tolist()
@@ -323,10 +329,11 @@ def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
 
 
 def start_lanes(block: Block, n_samples: int) -> Lanes:
-    """Return the arrays of a block, with the account of each lane before its first bar.
+    """Return the arrays of a block, with the account of each lane as it is before its first bar.
 
-    ``n_samples`` is how many samples (such as days) end in the sweep. Lanes beyond the sets of the
-    block are not live: they copy the first, and never trade.
+    A lane is the account of one set of parameters. ``n_samples`` is how many samples (such as days)
+    end in the sweep. A block has LANES places: those beyond its sets are no accounts; they copy the
+    first set, and never trade.
     """
     lanes = make_lanes(block, n_samples)
     n_sets = len(block.setups)
@@ -360,11 +367,11 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
 
 
 def start_lane(setup: engine.Setup, largest_values: Sequence[float]) -> FloatArray:
-    """Return the rows of the account of one lane before its first bar, of shape (N_ACCOUNT,).
+    """Return the account of one lane before its first bar, as rows of numbers: (N_ACCOUNT,).
 
-    They are wallet, own rows and tally of an account that starts by ``setup``; rows to compute in
-    are 0. ``largest_values`` are the largest contract values of instruments
-    (:func:`find_largest_values`).
+    The rows are those of a wallet and a tally that start by ``setup``, and a few that only lanes
+    have. Rows to compute in are 0. ``largest_values`` are the largest contract values of
+    instruments (:func:`find_largest_values`).
     """
     terms = setup.inputs.terms
     wallet = engine.start_account_state(setup).wallet
@@ -375,8 +382,8 @@ def start_lane(setup: engine.Setup, largest_values: Sequence[float]) -> FloatArr
     # A wallet counts the bars since the last liquidation; lanes have the bar in which it was.
     rows[WALLET.since_pool] = setup.first - 1.0 - wallet.since_pool
 
-    # A lane whose equity may fall below this floor passes the bar alone: there it is ruined, or too
-    # poor for the smallest order.
+    # A lane whose equity may fall below this floor is simulated alone in the bar: there it is
+    # ruined, or too poor for the smallest order.
     ruin_line = find_line(terms.ruin_at, wallet.reserve, wallet.paid_in)
     order_minimum = find_order_minimum(setup.inputs, largest_values)
     rows[r.OWN.order_minimum] = order_minimum
@@ -389,7 +396,7 @@ def start_lane(setup: engine.Setup, largest_values: Sequence[float]) -> FloatArr
 
 
 def find_due(inputs: Any) -> IntArray:
-    """Return 1 for bars in which money flows, funding is paid or an instrument ends, else 0."""
+    """Return for each bar 1 if money flows, funding is paid or an instrument ends in it, else 0."""
     feed = inputs.feed
     n_bars = len(feed.time)
     is_due = np.zeros(n_bars, np.int64)
@@ -405,9 +412,9 @@ def find_due(inputs: Any) -> IntArray:
 def make_lanes(block: Block, n_samples: int) -> Lanes:
     """Return the arrays of a block, empty but for what all its sets share.
 
-    The terms and the feed are those of its first set. ``n_samples`` is how many samples (such as
-    days) end in the sweep; ``units``, the unit values there, has no rows unless the block wants
-    returns. What loops over lanes read as vectors is aligned to a cache line.
+    That is read from the first set. ``n_samples`` is how many samples (such as days) end in the
+    sweep; ``units``, the unit values at these ends, has no rows unless the block wants returns.
+    Arrays that loops over lanes read as vectors are aligned to a cache line.
     """
     inputs = block.setups[0].inputs
     feed = inputs.feed
@@ -463,10 +470,10 @@ def find_largest_values(inputs: Any) -> list[float]:
 
 
 def find_largest_value(inputs: Any, i: int) -> float:
-    """Return the largest contract value of instrument i at any of its prices: money, without sign.
+    """Return the largest contract value of instrument i in all bars: money, without sign.
 
-    The signed value rises with the price, also that of an inverse contract. So its size is largest
-    at an extreme of the prices, of which bars without a price (NaN) are left out.
+    A signed contract value rises with the price, also that of an inverse contract. So it is largest
+    without sign at the lowest or the highest price. Bars without a price (NaN) are left out.
     """
     feed = inputs.feed
     brackets = inputs.terms.rules.brackets
@@ -480,11 +487,12 @@ def find_largest_value(inputs: Any, i: int) -> float:
 
 
 def find_order_minimum(inputs: Any, largest_values: Sequence[float]) -> float:
-    """Return a bound of the equity that the smallest order of any instrument needs, at any bar.
+    """Return a bound of the equity that the smallest order of an account needs: money.
 
-    The smallest order is a lot or the minimum notional. It needs its notional / the largest
-    leverage that margin table and policy limits allow. Instruments without lots need nothing.
-    ``largest_values`` are the largest contract values of the instruments.
+    The smallest order of an instrument is a lot or the minimum notional. It needs that notional /
+    the largest leverage that margin table and limits allow. The instrument that needs the most
+    counts; one without lots needs nothing. ``largest_values`` are the largest contract values of
+    instruments.
     """
     terms = inputs.terms
     order_minimum = 0.0
@@ -530,13 +538,12 @@ def start_memories(panel: Sequence[Any]) -> FloatArray:
 
 
 def gather_policies(block: Block, n_instruments: int) -> LanePolicies:
-    """Return the policies of a block of n instruments, with what they see and remember by lane.
+    """Return the policies of a block, with their parameters, columns and memories by lane.
 
-    Each lane is the account of one set: its policies have parameters, columns and memory of their
-    own, or share those that are equal. The fields are those of :class:`.LanePolicies`. What is by
-    lane is a row of LANES numbers, where lanes beyond the sets have those of the last one
-    (:func:`fill_up`). The rest is the same in all lanes, as the loop of a run has it in
-    ``block.deciders``.
+    Each lane is the account of one set, whose policies have numbers of their own. What differs by
+    lane is a row of LANES numbers; places beyond the sets have those of the last one
+    (:func:`fill_up`). The rest is the same in all lanes, as ``block.deciders`` has it for the loop
+    of a run. The fields are explained in :class:`.LanePolicies`.
     """
     deciders = block.deciders
     observed_by_first = block.setups[0].observed
@@ -607,12 +614,12 @@ def start_memories_of_lanes(block: Block) -> list[FloatArray]:
 
 
 def lay_params(block: Block) -> FloatArray:
-    """Return the parameters of all lanes, a row of LANES numbers for each parameter, flat.
+    """Return the parameters of all policies and lanes as one flat array of rows of LANES numbers.
 
-    They are those of the first set, but for the parameters that sets vary: each lane has its own,
-    and lanes without a set that of the last one. All policies of a sweep are of one class, so what
-    varies does in each of them, at the same place. The last row is room: a policy without
-    parameters begins there.
+    A row is one parameter of one policy. All lanes have the number of the first set, but for the
+    parameters that sets vary: there each lane has its own, and places beyond the sets that of the
+    last. All policies of a sweep are of one class, so a parameter has the same place in each. The
+    last row is empty room: a policy without parameters begins there.
     """
     # ``first_rows``, an array, has for each policy the row at which its parameters begin.
     observed = list(block.setups[0].observed)
@@ -633,9 +640,10 @@ def lay_params(block: Block) -> FloatArray:
 
 
 def find_warm_ups(setups: Sequence[engine.Setup], n_instruments: int) -> list[list[engine.WarmUp]]:
-    """Return the warm-ups of each set, one for each of its policies: from which bar on it decides.
+    """Return for each set the warm-ups of its policies: from which bar on each of them decides.
 
-    Policies of an overlay, after the first ``n_instruments``, have none.
+    ``n_instruments`` policies of each set are looked at, one an instrument; that of an overlay,
+    which comes after them, is not.
     """
     # Sets share columns, by their id, so each is looked at once.
     warm_ups: dict[int, engine.WarmUp] = {}
@@ -652,10 +660,10 @@ def find_warm_ups(setups: Sequence[engine.Setup], n_instruments: int) -> list[li
 
 
 def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
-    """Return a number of each lane a row: of shape (numbers of a lane + 1, LANES), flat.
+    """Return the numbers of all lanes as one flat array: a row for each number, of LANES numbers.
 
-    ``columns`` has an array for each lane, all of one length. The last row is room: a policy
-    without numbers of its own begins there, and a formula is given an address in any case.
+    ``columns`` has an array for each lane, all of one length. One more row is empty room: a policy
+    without numbers of its own begins there, as a formula is given an address in any case.
     """
     rows = make_aligned((len(columns[0]) + 1) * LANES)
     rows.reshape(-1, LANES)[:-1, : len(columns)] = np.stack(columns, axis=1)
@@ -688,10 +696,10 @@ class LaneFees:
         self.groups = group_by_fees(block.setups)
 
     def charge(self, t: int) -> int:
-        """Write the fee rates of all lanes at bar t, the first of a day.
+        """Write the fee rates of all lanes at bar t, the first of a day; return where the day ends.
 
-        Fee tiers go by what a lane traded in the days before. Fees without tiers stay. Returns the
-        bar at which the day ends: it must be called again there.
+        Fee tiers go by what a lane traded in the days before. Fees without tiers stay. It must be
+        called again at the bar that it returns.
         """
         # The tally counts on from the first bar, so its growth is what was traded since the last
         # call: money, by lane.
@@ -787,7 +795,7 @@ class Room:
             self.terms_in_time = start_terms(self.inputs, self.first)
 
     def find_lone(self, tally: Tally) -> LoneRun:
-        """Return what a lane passes a bar alone with: the same record for all blocks.
+        """Return what a lane is simulated alone in a bar with: the same record for all blocks.
 
         Compiled code is made for the kinds of its arguments, such as the tally of a lane. So the
         loop of a run is called once with all that it will be given. For a ``stop`` of ADDRESS it
@@ -829,7 +837,7 @@ def start_terms(inputs: Any, first: int) -> engine.TermsInTime:
 
 
 def silence(deciders: engine.Deciders, n_instruments: int) -> engine.Deciders:
-    """Return policies that decide nothing, for a lane that passes a bar alone."""
+    """Return policies that decide nothing, for a lane that is simulated alone in a bar."""
     none = np.zeros(n_instruments + 1, np.int64)
     return deciders._replace(
         asks=none,
@@ -841,10 +849,11 @@ def silence(deciders: engine.Deciders, n_instruments: int) -> engine.Deciders:
 
 
 def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
-    """Take the lanes through the market, chunk by chunk; return False if the sweep was stopped.
+    """Simulate a block of lanes over the market in chunks; False if the sweep was stopped.
 
-    What the accounts become and count is written into ``lanes``. Raises BlockFault if a lane has a
-    fault: the sets are then run one by one, which says which of them has it.
+    A chunk of bars has the same margin tables and fees. What becomes of the accounts is written
+    into ``lanes``. Raises BlockFault if a lane has a fault: the sets are then run one by one, which
+    says which of them has it.
     """
     setup = block.setups[0]
     inputs = setup.inputs
@@ -884,11 +893,11 @@ def measure_wallets(
     wallets: FloatArray,
     equity_at_start: FloatArray,
 ) -> dict[str, FloatArray]:
-    """Return the measures of accounts by name, each of shape (accounts,), from what lanes counted.
+    """Return the measures of accounts by name, each of shape (accounts,), from what was counted.
 
-    ``names`` are the measures wanted. ``numbers`` are the fields of the tallies by name, each of
-    shape (accounts,); ``wallets`` has shape (accounts, fields), ``equity_at_start`` shape
-    (accounts,). Writes the field ``price_pnl`` into ``numbers``, which lanes do not count.
+    ``names`` are the measures wanted. ``numbers`` are the tallies: fields by name, each of shape
+    (accounts,). ``wallets`` has shape (accounts, fields), and ``equity_at_start`` shape
+    (accounts,). Writes the field ``price_pnl``, which is not counted bar by bar, into ``numbers``.
     """
     # The profit of prices is the change of the equity that no other gain and no cost explains.
     equity = wallets[:, WALLET.equity]

@@ -42,11 +42,11 @@ def find_block() -> _compile.Entry:
 
 
 def find_observed_texts(kind: type[Policy]) -> frozenset[str]:
-    """Return the parameters of a policy that are texts, and that its formula does not read.
+    """Return the parameters of a policy that are texts, and that its formula never reads.
 
-    Such a text only chooses what the policy observes. Empty for a policy whose formula may read any
-    text, as that is not seen in it: a combinator, a formula that is made, one that calls a method
-    or reads a property.
+    Such a text only chooses what the policy observes, so sets that differ in it can share a
+    formula. The answer is empty for a policy whose formula may read any text unseen: a combinator,
+    one whose formula is made, and one whose formula calls a method or reads a property.
     """
     if issubclass(kind, Combinator) or hasattr(kind, "make_formula"):
         return frozenset()
@@ -76,16 +76,15 @@ def write_lane_formula(
     *,
     has_own_columns: bool,
 ) -> engine.Recipe:
-    """Return the recipe of the formula that decides for all lanes of an instrument.
+    """Return the text and the name of a function that decides for all lanes of an instrument.
 
-    A recipe is the text of a function and its name. The function reads what all lanes share, and
-    then decides in a loop over lanes. It depends on four things by name: the ``columns`` that the
+    A lane is the account of one parameter set. The function reads what all lanes share, and then
+    decides in a loop over lanes. Four sets of names decide its text: the ``columns`` that the
     policy observes; the parameters that are ``varied`` over lanes, read in the loop; those that the
-    sets of the sweep have ``asked`` for, as others are constants if they are 0 or 1; the fields of
-    the account that the policy ``read``.
+    sets of the sweep have ``asked`` for, as others are constants if they are 0 or 1; and the fields
+    of the account that the policy ``read``.
 
-    The arguments of the function are arrays of rows, a number for each lane in a row, which
-    :func:`make_ask` hands over::
+    Its arguments are arrays of rows, with a number for each lane (:func:`make_ask`)::
 
         target         row 0: the leverage to write; row 1: 0, or NaN if the lane decides nothing
         params         a row for each number of ``policy.settings()``, in their order
@@ -162,11 +161,12 @@ def write_venue() -> str:
 def write_shared(
     settings: Mapping[str, Any], shared: Mapping[str, str], asked: frozenset[str]
 ) -> list[str]:
-    """Return lines of code that read the parameters of the first lane, before the loop over lanes.
+    """Return lines of code that read the parameters that lanes share, before the loop over lanes.
 
-    ``settings`` are the values of the parameters by name, ``shared`` the variables that the lines
-    assign. A parameter that is 0 or 1, and that no set asks for, is a constant: so the compiler
-    drops the branches that it rules out.
+    ``settings`` are the parameters by name, with the values of one set: their kinds count.
+    ``shared`` are the variables that the lines assign, by parameter. A parameter that is 0 or 1,
+    and is not among those ``asked`` by the sweep, is written as a constant: so the compiler drops
+    the branches that it rules out.
     """
     lines = []
     for k, (name, value) in enumerate(settings.items()):
@@ -219,15 +219,15 @@ def at_row(k: int) -> str:
 
 
 def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
-    """Return the object of the loop over lanes, named ``own``.
+    """Return the compiled loop over lanes, an object file named ``own``.
 
-    ``given`` are such arguments as :func:`.take_block` takes: numba compiles for their types.
+    ``given`` are sample arguments of :func:`.take_block`: numba compiles for their types.
 
-    Numba compiles the functions of MODULES as they are written, but for some that are written
-    otherwise for it: these are its *twins*, by the ``id`` of the function that they stand for. The
-    rules of the account have those of a run. Of lanes, five have one, as plain Python has no
-    instruction, no address, or no unsigned number for what they do. In the modules compiled, each
-    name of such a function is bound to its twin, and ``pass_alone`` to a call of the loop of a run.
+    Numba compiles the modules of lanes as they are written, but for a few functions that need an
+    instruction, an address or an unsigned number, which plain Python lacks. Each of these has a
+    *twin*, written for numba. ``twins`` has them by the ``id`` of the function that they stand for;
+    the rules of the account have those of a run. ``pass_alone`` becomes a call of the compiled loop
+    of a run.
     """
     twins = engine.compile_account_rules(has_parts=False) | engine.compile_scalar_rules()
     twins[id(rows.cell)] = _compile.jit(find_cell, forceinline=True)
@@ -237,7 +237,7 @@ def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     twins[id(loop.ask_lanes)] = _compile.jit(make_ask(), forceinline=True)
     globals_of_loop = _compile.compile_rules(MODULES, twins)[loop]
 
-    # A lane that passes a bar alone calls the loop of a run, which is compiled apart.
+    # A lane that is simulated alone in a bar calls the loop of a run, which is compiled apart.
     given_to_run = list_arguments_of_run(given)
     globals_of_loop["pass_alone"] = _compile.make_loop_call(given_to_run)
     return _compile.compile_twin(loop.take_block, globals_of_loop, own, given)
@@ -288,13 +288,13 @@ numbers the part of the policy begins; None if it begins with the array.
 
 
 def make_ask() -> Any:
-    """Return ``loop.ask_lanes`` for compiled code: it calls the formula of a policy by its address.
+    """Return the compiled form of ``loop.ask_lanes``: it calls a policy's formula by its address.
 
-    The formula is the function that :func:`write_lane_formula` writes, whose arguments are given in
-    its order. Compiled code has only its address, and the machine knows no names or types: so the
-    call gives arrays and places of numbers in them (:data:`ARRAYS`). Row k of a policy begins at
-    k * LANES. It writes the leverage of each lane, and answers 0 if one of them is negative, else
-    1.
+    The formula is the function that :func:`write_lane_formula` writes. Compiled code has only its
+    address, and the machine knows no names or types. So the call gives its arguments in their
+    order, as arrays and the places in them at which the numbers of a policy begin (:data:`ARRAYS`):
+    row k begins at k * LANES. The formula writes the leverage of each lane, and answers 0 if one of
+    them is negative, else 1.
     """
     read_number: Any = _compile.read_number
     # "q": it returns a whole number of 64 bits. After the arrays come two numbers, count and time.

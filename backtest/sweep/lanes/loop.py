@@ -1,16 +1,16 @@
 """The bar loop of a sweep: 64 accounts side by side, and alone where something rare is due.
 
 A *lane* is one account of a block. Most bars do the same to all lanes: prices move, funding is
-paid, orders fill. A lane in which something rare may happen, such as a liquidation or a stop,
-passes that bar alone, through the loop of a run: it is kept as it was before the bar, taken out,
-and put back.
+paid, orders fill. A lane in which something rare may happen, such as a liquidation or a stop, is
+simulated alone in that bar, through the loop of a run: it is kept as it was before the bar, taken
+out, and put back.
 
 ====================  ============================================================================
 word                  what it is
 ====================  ============================================================================
-alone                 lanes that pass a bar alone, as bits: bit k is lane k
+alone                 lanes that are simulated alone in a bar, as bits: bit k is lane k
 groups                groups of lanes in which one may trade, as bits
-lone run              account and records in which a lane passes a bar alone
+lone run              account and records in which a lane is simulated alone in a bar
 live, ended           a lane that decides; one that is ruined or over, and stays as it is
 busy                  ended lanes with something left to close or to earn, as bits
 local                 bar that a policy sees: counted from the first bar of its columns
@@ -117,13 +117,16 @@ def take_block(
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take all lanes (accounts) from bar start to stop; return the bar reached, and why it ended.
+    """Simulate all lanes (accounts) from bar ``start`` to ``stop``, side by side.
 
-    All lanes pass a bar side by side. Those in which something rare may happen pass it again,
-    alone, from where they stood before it; what they were in the meantime is written over. The
-    reason is DONE at ``stop``, the fault of a lane that passed alone, or NEGATIVE where a policy
-    decided a leverage below 0. After a fault the lanes are used no more: their sets are run one by
-    one.
+    In each bar, all lanes pass its open, its close and the decisions at the close together. Lanes
+    in which something rare may happen, such as a stop, are then simulated alone in the bar: from
+    where they stood before it, by the loop of a single run. What they were in the meantime is
+    written over.
+
+    Returns the bar reached and why it ended there: DONE at ``stop``, NEGATIVE if a policy decided a
+    leverage below 0, or the fault of a lane that was simulated alone. After a fault the lanes are
+    used no more: their sets are run one by one.
     """
     terms = by_reference(terms)
     market = by_reference(market)
@@ -168,11 +171,11 @@ def take_block(
 def pass_lanes_alone(
     terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, alone: LaneBits, t: int
 ) -> int:
-    """Take some lanes (accounts) through bar t, one after another, by the loop of a run.
+    """Simulate some lanes (accounts) in bar t one after another, by the loop of a single run.
 
-    Each is copied, as it was kept before the bar, into the account of ``lone``, passes the bar in
-    it, and is copied back. Return DONE, or the fault of the first lane that has one. That lane is
-    not copied back, as a fault ends the block.
+    ``alone`` are these lanes, as bits. Each is copied, as it was before the bar, into the account
+    of ``lone``; simulated in it; and copied back. Returns DONE, or the fault of the first lane that
+    has one, which is not copied back: a fault ends the block.
     """
     n_bars_before = t - lone.first
     while alone != 0:
@@ -187,11 +190,11 @@ def pass_lanes_alone(
 
 
 def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: int) -> int:
-    """Take the lane that was taken out through bar t by the loop of a run; return why it stopped.
+    """Simulate the account of ``lone`` in bar t by the loop of a single run; return why it stopped.
 
-    That loop is called at its address, where compiled code passes no arguments by keyword and no
-    record of its own. So these are all arguments of :func:`.engine.loop.simulate_account`, in its
-    order: the market, the account, what it writes, and the one bar from t to t + 1.
+    The compiled loop is called by its address, which allows no keywords and no record of its own.
+    So these are all arguments of :func:`.engine.loop.simulate_account`, in its order: the market,
+    the account, what it writes, and the one bar from t to t + 1.
     """
     _, why = pass_alone(
         lone.address,
@@ -216,11 +219,13 @@ def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: 
 
 
 def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n_instruments: int, t: int) -> LaneBits:
-    """Take the lanes (accounts) of a block through the open of bar t: its payments and trades.
+    """Make the payments and trades at the open of bar t, in all lanes (accounts) side by side.
 
-    Returns the lanes that pass this bar alone instead, in the loop of a run. They are kept as they
-    were before the bar, and do not trade with the others. These are steps 2 to 6 of a bar, numbered
-    as in ``docs/accounting.md``; a liquidation, step 4, is left to lanes that pass the bar alone.
+    Returns the lanes that must be simulated alone in this bar, as bits: they are copied aside as
+    they were before it, and do not trade with the others.
+
+    The steps are those of ``docs/accounting.md``, 2 to 6. Step 4, a liquidation, only happens in
+    lanes that are simulated alone.
     """
     # In few bars money flows, funding is paid or an instrument ends: is_due is 1.
     is_due = lanes.is_due[t] != 0
@@ -239,9 +244,9 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n_instruments: int, 
         if has_interest:
             quiet.charge_lanes(terms, feed, lanes, t)
 
-    # Step 5, the orders. They are planned, which says who passes the bar alone; those lanes are
-    # copied as they were before the bar; then the orders of the others fill. The copies must come
-    # before any fill, which writes over what a lane was.
+    # Step 5, the orders. They are planned, which says who is simulated alone in the bar; those
+    # lanes are copied as they were before the bar; then the orders of the others fill. The copies
+    # must come before any fill, which writes over what a lane was.
     is_trading, failing = decide_trades(terms, feed, lanes, n_instruments, t)
     alone = keep_alone(lanes, failing, n_instruments, is_paying)
     if is_trading:
@@ -258,12 +263,11 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n_instruments: int, 
 
 
 def keep_all(lanes: Lanes, n_instruments: int) -> LaneBits:
-    """Copy all lanes (accounts) aside as they are, and return them: all pass the bar alone.
+    """Copy all lanes (accounts) aside as they are, and return them: all are simulated alone.
 
-    Called at a flow of money, or at the end of an instrument, for which only the loop of a run has
-    rules. It comes before anything else in the bar, so nothing has been paid (``is_paying``). Lanes
-    that have ended are among them; places of the block without an account are not. ``alone_for``
-    says why, for the counts.
+    Called in bars with a flow of money, or the end of an instrument, for which only the loop of a
+    single run has rules; and before anything else in the bar, so nothing has been paid. Lanes that
+    have ended are among them; places of the block without an account are not.
     """
     everyone: LaneBits = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
     lanes.alone_for[REASON.whole] = everyone
@@ -272,12 +276,12 @@ def keep_all(lanes: Lanes, n_instruments: int) -> LaneBits:
 
 
 def keep_alone(lanes: Lanes, may_fail: LaneBits, n_instruments: int, is_paying: bool) -> LaneBits:
-    """Copy aside the lanes (accounts) that pass this bar alone, as they were before it.
+    """Copy aside the lanes (accounts) that are to be simulated alone in this bar; return them.
 
-    Return them. They are the live lanes among those that may fail in the bar; and the ended lanes,
-    ruined or over, with something left to close or to earn: the cursor ``busy``. Other ended lanes
-    decide nothing, so nothing of theirs can fail. ``is_paying`` says that the bar has paid funding
-    or interest already, which the copies must not have in them.
+    They are the live lanes among those that ``may_fail``; and the ``busy`` ones: lanes that have
+    ended, ruined or over, but still have something to close or to earn. Lanes are bits: bit k is
+    lane k. ``is_paying``: the bar has paid funding or interest already, which the copies must not
+    include.
     """
     busy = lanes.cursor[CURSOR.busy]
     if (may_fail | busy) == 0:
@@ -303,16 +307,16 @@ def count_payments(lanes: Lanes) -> None:
 def decide_trades(
     terms: Terms, feed: MarketFeed, lanes: Lanes, n_instruments: int, t: int
 ) -> tuple[bool, LaneBits]:
-    """Plan what lanes (accounts) trade in bar t; nothing is traded yet.
+    """Plan what lanes (accounts) trade in bar t, and find those to be simulated alone.
 
-    Return whether any lane trades, and the lanes that pass the bar alone. A lane does if it may
-    lose what it has (``loss``), if a stop is in reach (``exit``), if the cap of gross leverage may
-    cut it (``capped``), or if margin may not allow its order (``order``). The lanes of each reason
-    are written into ``alone_for``, and into the cursor ``n_trading`` how many bars in a row some
-    lane traded.
+    Nothing fills yet. Returns whether any lane trades, and as bits the lanes to be simulated alone
+    in the bar, by the loop of a single run. There are four reasons: the lane may lose what it has
+    (``loss``), a stop is in reach (``exit``), the cap of gross leverage may cut its orders
+    (``capped``), or margin may not allow its order (``order``). The lanes of each are written into
+    ``alone_for``.
 
-    The order of the steps matters: a look values the lanes and finds the groups that may trade; a
-    plan reads both, and the extra prices; the stops of a plan are tested after it.
+    The order of the steps matters: a look values the lanes and finds which may trade; a plan reads
+    what the look and the extra prices wrote; the stops of planned positions are tested after it.
     """
     cursor = lanes.cursor
     alone_for = lanes.alone_for
@@ -353,11 +357,12 @@ def decide_trades(
 
 
 def trades_often(terms: Terms, lanes: Lanes, n_instruments: int) -> bool:
-    """Return whether a bar can be planned without a look: one that is expected to have a trade.
+    """Return whether the orders of a bar can be planned at once, without a look at who may trade.
 
-    It is, if some lane traded in each of the last OFTEN bars. Only accounts of one cross position
-    without impact are planned so (kinds PLAIN and LOTS), without a cap of gross leverage: for all
-    others the plan reads what the look writes.
+    A look is quicker than a plan, but is lost time if a plan follows. So it is left out if some
+    lane traded in each of the last OFTEN bars. It cannot be left out where the plan reads what the
+    look writes: only accounts of one cross position without impact, and without a cap of gross
+    leverage, are planned without it.
     """
     if n_instruments != 1 or lanes.kinds[0] > r.LOTS or terms.max_gross_leverage < math.inf:
         return False
@@ -365,7 +370,10 @@ def trades_often(terms: Terms, lanes: Lanes, n_instruments: int) -> bool:
 
 
 def is_for_runs(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
-    """Return whether money flows in bar t, or an instrument ends: lanes have no rules for them."""
+    """Return whether all lanes must be simulated alone in bar t, as they lack a rule for it.
+
+    That is a flow of money into or out of the account, or the last bar of an instrument that ends.
+    """
     flow = lanes.cursor[CURSOR.flow]
     if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         return True
@@ -376,7 +384,10 @@ def is_for_runs(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
 
 
 def find_lanes(lanes: Lanes, life: float) -> LaneBits:
-    """Return the lanes whose row ``is_live`` is ``life``: LIVE, ENDED or 0 (without an account)."""
+    """Return the lanes that are live, or ended, or without an account, as bits.
+
+    ``life`` is LIVE, ENDED or 0: the value of the row ``is_live`` that is looked for.
+    """
     bits = 0
     for lane in range(LANES):
         bits |= (lanes.account[cell(OWN.is_live, lane)] == life) << lane
@@ -387,11 +398,11 @@ def find_lanes(lanes: Lanes, life: float) -> LaneBits:
 
 
 def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -> None:
-    """Write what all lanes share at the end of bar t: the risk-free return, and the cursors.
+    """Write what all lanes share at the end of bar t: risk-free return, next settlement, next flow.
 
     ``free`` is the risk-free return of the sample (such as a day) so far, a fraction; it begins
-    anew where the bar ends a sample. Called after the lanes that passed the bar alone are back:
-    they read what they share as it was at the start of the bar.
+    anew where the bar ends a sample. Called after lanes that were simulated alone are back: they
+    read what they share as it was at the start of the bar.
     """
     if clock.ends_sample[t] != 0.0:
         keep_units(lanes)
@@ -418,12 +429,13 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
 
 
 def end_lanes(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
-    """Write which lanes (accounts) have ended, ruined or over, and which of them are still busy.
+    """Find the lanes (accounts) that have ended, ruined or over, and stop their policies.
 
-    Called after lanes passed a bar alone, as none is ruined side by side. An ended lane decides
-    nothing more: its leverage is NaN from now on, as the row ``muted``, 0 or NaN, is added to each
-    leverage that a formula decides. One that still holds or earns something is busy: it passes each
-    further bar alone. The busy lanes are written into the cursor ``busy``, as bits.
+    An ended lane decides nothing more: the row ``muted`` of its positions becomes NaN, and is added
+    to each leverage that a formula decides. If it still holds or earns something it is ``busy``,
+    and is simulated alone in each further bar; the busy lanes are written into the cursor, as bits.
+
+    Called after lanes were simulated alone, as an account is ruined only there.
     """
     account = lanes.account
     position = lanes.position
@@ -446,10 +458,10 @@ def end_lanes(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
 
 
 def is_busy(terms: Terms, lanes: Lanes, n_instruments: int, lane: int) -> bool:
-    """Return whether further bars would change what an ended lane is worth.
+    """Return whether further bars would change what an ended lane (account) is worth.
 
-    It holds a position, earns or pays interest, or its unit value is not yet that of its wealth:
-    after a withdrawal it follows at the next close. TOLERANCE allows for rounding.
+    It holds a position, or earns or pays interest on its cash. Or its unit value is not yet that of
+    its wealth: after a withdrawal it follows at the next close. TOLERANCE allows for rounding.
     """
     account = lanes.account
     if terms.has_interest and account[cell(WALLET.cash, lane)] != 0.0:
@@ -466,7 +478,10 @@ def is_busy(terms: Terms, lanes: Lanes, n_instruments: int, lane: int) -> bool:
 
 @inlined
 def find_muted(lanes: Lanes, i: int, lane: int) -> float:
-    """Return what is added to the leverage of a lane: 0, or NaN where it decides nothing more."""
+    """Return what is added to the leverage of a lane: 0, or NaN if it decides nothing more.
+
+    NaN is no decision. It is added to the leverage instead of a branch by lane.
+    """
     is_deciding = lanes.account[cell(OWN.is_live, lane)] == r.LIVE
     is_deciding &= lanes.position[spot(i, HELD.is_halted, lane)] == 0.0
     return select(is_deciding, 0.0, math.nan)
@@ -476,14 +491,14 @@ def find_muted(lanes: Lanes, i: int, lane: int) -> float:
 
 
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
-    """Ask the policies of all lanes (accounts) at close t; return False if a leverage is below 0.
+    """Let the policies of all lanes (accounts) decide at close t; return False for one below 0.
 
-    Each instrument has a policy. Its signal and the leverages that it decides are written; NaN, no
-    decision, where the instrument cannot be traded. The close must be counted, and lanes that
-    passed the bar alone must be back: policies see the account after it.
+    Each instrument has one formula, which decides the leverage of all lanes in one call. It reads
+    what policies see (account, bar and position), which is written into ``policies`` before: the
+    account once for all, bar and position for each instrument in turn, as the next one writes over
+    them. An instrument that cannot be traded decides nothing: NaN.
 
-    What they see is written into ``policies`` before they are asked: of the account once for all,
-    of bar and position for each policy in turn, as the next one writes over it.
+    The close must be counted, and lanes that were simulated alone must be back.
     """
     has_no_negative = True
     if policies.wants_account:
@@ -517,10 +532,11 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
 
 
 def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
-    """Mute the lanes whose columns are not known yet at bar ``local``, and unmute the others.
+    """Mute the lanes whose policy has columns that are not known yet, and unmute the others.
 
-    Writes the row ``muted`` of the position: NaN makes the leverage of a lane NaN, no decision,
-    whatever its formula decides. ``local`` counts from the first bar of the policy's columns.
+    A policy decides nothing until each of its columns has had a value. The row ``muted`` of the
+    position becomes NaN, which makes the leverage NaN: no decision, whatever the formula decides.
+    ``local`` is the bar, counted from the first of the policy's columns.
     """
     for lane in range(LANES):
         is_known = local >= policies.known[cell(i, lane)]
@@ -529,10 +545,10 @@ def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
 
 
 def keep_memory(policies: LanePolicies, i: int, local: int) -> None:
-    """Take back what the formula wrote into the memory of lanes whose columns are not known yet.
+    """Restore the memory of lanes whose policy has columns that are not known yet.
 
-    A formula runs in all lanes at once. A run does not ask its policy before its columns are known,
-    so its memory is the first one until then: that of ``begun``.
+    A formula runs in all lanes at once, so it wrote into that memory. A run does not ask its policy
+    before its columns are known: until then its memory is the one that it started with, ``begun``.
     """
     for row in range(policies.memory_at[i], policies.memory_at[i + 1]):
         for lane in range(LANES):
@@ -552,10 +568,10 @@ NAMES = (
 
 
 def show_bar(feed: MarketFeed, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
-    """Write bar t, as the policy of instrument i sees it, into ``policies.bar``.
+    """Write the prices of bar t, as the policy of instrument i sees them, into ``policies.bar``.
 
-    All lanes see the same prices and the same last rate of funding, so there is one row for them.
-    It is written over for the next instrument, so the policy is asked right after.
+    All lanes see the same prices and the same last rate of funding, so they are written once. The
+    next instrument writes over them, so its policy is asked right after.
     """
     bar = policies.bar
     bar[OPEN] = feed.open[t, i]
@@ -568,11 +584,12 @@ def show_bar(feed: MarketFeed, policies: LanePolicies, lanes: Lanes, i: int, t: 
 
 
 def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
-    """Write what the policies of each lane see of its account, by lane, into ``policies.shown``.
+    """Write what policies see of the account of each lane into ``policies.shown``.
 
-    ``time`` is the open of the bar, in ns as ``interval`` and ``start`` are; the days count from
-    the start of the sweep to the close of the bar. The peak is that of the unit value, which
-    deposits do not move, in units of today's equity. A row of ``shown`` is a field of the account.
+    A row of ``shown`` is a field of the account, with a number for each lane. The peak is that of
+    the unit value, which deposits do not move, in units of today's equity. ``time`` is the open of
+    the bar, in ns as ``interval`` and ``start`` are; the days count from the start of the sweep to
+    the close.
     """
     account = lanes.account
     shown = policies.shown
@@ -590,13 +607,12 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
 
 
 def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
-    """Write what the policy of instrument i sees of each lane's position at the close of bar t.
+    """Write what the policy of instrument i sees of each lane's position into ``policies.shown``.
 
-    Into ``policies.shown`` go its leverage, signed, 0 without equity; its contracts, signed; and
-    the bars since its last stop and its last liquidation, infinite if there was none. Liquidation
-    is of the position if it is isolated, else of the pool. Lanes have the bars of both, and -inf
-    for never. Rows are addressed by lane: ``cell`` in arrays of the account, ``spot`` in those of
-    instrument i.
+    It is that of the close of bar t: leverage and contracts, both signed (leverage is 0 without
+    equity), and the bars since the last stop and the last liquidation, infinite if there was none.
+    That is the position's liquidation if it is isolated, else the pool's. A row of ``shown`` is one
+    of these fields, with a number for each lane.
     """
     account = lanes.account
     position = lanes.position

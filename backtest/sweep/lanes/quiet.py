@@ -435,14 +435,14 @@ def look(terms: Terms, lanes: Lanes, n_instruments: int) -> tuple[bool, LaneBits
     # The flag must be a constant in each call: then the compiler makes a loop over lanes without a
     # branch for either margin mode. ``look_at_one(lanes, make_simple(is_isolated))`` would branch.
     if is_isolated:
-        has_order, alone = look_at_one(lanes, make_simple(is_isolated=True))
+        has_order, lanes_failing = look_at_one(lanes, make_simple(is_isolated=True))
     else:
-        has_order, alone = look_at_one(lanes, make_simple(is_isolated=False))
+        has_order, lanes_failing = look_at_one(lanes, make_simple(is_isolated=False))
 
     # A target outside of its band makes no order in a bar that cannot fill one.
     has_order = has_order and may_fill(lanes, 0)
     lanes.has_order[0] = has_order
-    return has_order, alone
+    return has_order, lanes_failing
 
 
 def look_at_several(lanes: Lanes, is_isolated: bool, n_instruments: int) -> tuple[bool, LaneBits]:
@@ -556,10 +556,10 @@ def find_spent(lanes: Lanes) -> LaneBits:
     It is the row ``spare`` of the account, written before. The comparison is negated, so that a NaN
     counts too.
     """
-    alone = 0
+    spent = 0
     for lane in range(LANES):
-        alone |= (not lanes.account[cell(WORK.spare, lane)] > 0.0) << lane
-    return alone
+        spent |= (not lanes.account[cell(WORK.spare, lane)] > 0.0) << lane
+    return spent
 
 
 def value_lanes(lanes: Lanes, is_isolated: bool, n_instruments: int) -> LaneBits:
@@ -631,11 +631,11 @@ def add_worth(lanes: Lanes, i: int) -> None:
     """
     account = lanes.account
     value = lanes.prices[PRICE.open, i]
-    loss_of_one = lanes.prices[PRICE.loss_bound, i]
+    loss_per_contract = lanes.prices[PRICE.loss_bound, i]
     for lane in range(LANES):
         quantity = lanes.position[spot(i, HELD.quantity, lane)]
         account[cell(WORK.worth, lane)] += quantity * value
-        account[cell(WORK.loss, lane)] += abs(quantity) * loss_of_one
+        account[cell(WORK.loss, lane)] += abs(quantity) * loss_per_contract
 
 
 def add_worth_isolated(lanes: Lanes, i: int) -> None:
@@ -648,7 +648,7 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
     account = lanes.account
     position = lanes.position
     value = lanes.prices[PRICE.open, i]
-    loss_of_one = lanes.prices[PRICE.loss_bound, i]
+    loss_per_contract = lanes.prices[PRICE.loss_bound, i]
     for lane in range(LANES):
         quantity = position[spot(i, HELD.quantity, lane)]
         margin = position[spot(i, HELD.margin, lane)]
@@ -656,7 +656,7 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
         worth = account[cell(WORK.worth, lane)]
         account[cell(WORK.worth, lane)] = worth + margin + profit
 
-        loss = abs(quantity) * loss_of_one
+        loss = abs(quantity) * loss_per_contract
         account[cell(WORK.loss, lane)] += loss
 
         is_safe = (loss < margin + profit) | (quantity == 0.0)

@@ -223,7 +223,7 @@ REASONS = {
     "order": "an order that margin may not allow",
     "over": "a ruined account with something left",
 }
-"""Why lanes pass a bar alone."""
+"""Why lanes are simulated alone in a bar."""
 REASON = number_fields("ReasonRows", REASONS)
 
 
@@ -232,19 +232,18 @@ class Lanes(NamedTuple):
 
     ``account`` of shape (N_ACCOUNT * LANES,), ``position`` of shape (n * N_POSITION * LANES,) and
     ``numbers`` of shape (n * N_NUMBERS * LANES,) are its state and terms; ``kept_*`` hold lanes
-    that pass a bar alone, as they were before it. ``prices`` of shape (N_PRICES, n) are those of
-    the bar, ``largest_quantity`` of shape (n,) bounds the quantities of all lanes. ``signal`` and
-    ``is_pending`` are what all lanes have decided, ``has_order`` says in which instruments a lane
-    trades in this bar, ``kinds`` how they fill; kinds other than PLAIN have
+    that are simulated alone in a bar, as they were before it. ``prices`` of shape (N_PRICES, n) are
+    those of the bar, ``largest_quantity`` of shape (n,) bounds the quantities of all lanes.
+    ``signal`` and ``is_pending`` are what all lanes have decided, ``has_order`` says in which
+    instruments a lane trades in this bar, ``kinds`` how they fill; kinds other than PLAIN have
     ``needs_extra_prices``. ``has_stops`` of shape (n,) is 1 where the rows ``stop_low`` and
-    ``stop_high`` hold: the contract values between which no stop of a lane acts.
-    ``alone_for`` are, as bits, the lanes that pass the bar alone for each of :data:`REASONS`,
-    ``counts`` how often lanes did, by the first of them.
-    ``table`` of shape (n_bars, n, 4) holds prices that all blocks share, and ``is_due`` of shape
-    (n_bars,) the bars in which money flows, funding is paid, or an instrument ends.
-    ``units`` of shape (n_samples, LANES) are unit values at the ends of samples. ``free_return`` of
-    shape (1,) is the risk-free return of the sample in progress. ``tally`` is that of the lane
-    being taken out.
+    ``stop_high`` hold: the contract values between which no stop of a lane acts. ``alone_for`` are,
+    as bits, the lanes that are simulated alone in the bar for each of :data:`REASONS`, ``counts``
+    how often lanes did, by the first of them. ``table`` of shape (n_bars, n, 4) holds prices that
+    all blocks share, and ``is_due`` of shape (n_bars,) the bars in which money flows, funding is
+    paid, or an instrument ends. ``units`` of shape (n_samples, LANES) are unit values at the ends
+    of samples. ``free_return`` of shape (1,) is the risk-free return of the sample in progress.
+    ``tally`` is that of the lane being taken out.
     """
 
     account: FloatArray
@@ -399,7 +398,7 @@ def make_aligned(n: int) -> FloatArray:
     return raw[first : first + n]
 
 
-# Lanes that pass a bar alone: kept before it, taken out, and put back.
+# Lanes that are simulated alone in a bar: kept before it, taken out, and put back.
 
 
 def keep_lanes(lanes: Lanes, alone: LaneBits, n_instruments: int, is_paying: bool) -> None:
@@ -556,7 +555,7 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
     account[cell(WALLET.since_pool, lane)] = t - state.wallet.since_pool
 
     # Flows and top-ups move the line at which the account is ruined. A lane whose equity may fall
-    # below that line, or below what its smallest order needs, passes the bar alone.
+    # below that line, or below what its smallest order needs, is simulated alone in the bar.
     reserve = state.wallet.reserve
     ruin_line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
     order_minimum = account[cell(OWN.order_minimum, lane)]

@@ -88,12 +88,12 @@ def score_sets(
     *,
     returns: bool,
 ) -> Iterator[Found]:
-    """Score all sets over threads; yield places of sets and their scores, as they are done.
+    """Score all parameter sets over threads; yield their places and scores, in the order done.
 
-    ``names`` are those of the measures; with ``returns`` the scores have sampled returns too.
-    ``find_panel`` returns the markets and columns that a set shares with those of the same signals
-    and margins. Observed columns of a block take at most ``memory`` bytes. When the caller stops
-    asking for scores, tasks that wait are dropped, and those that run end soon.
+    ``names`` are the measures; with ``returns`` the scores have sampled returns too. ``find_panel``
+    returns the markets and columns that a set shares with those of the same signals and margins.
+    Observed columns of a block take at most ``memory`` bytes. When the caller stops asking for
+    scores, tasks that wait are dropped, and those that run end soon.
     """
     # At most two tasks a thread are waiting or running, and a new one is made as one is done: so
     # few columns are in memory, and the first scores are there before the last task is made.
@@ -127,7 +127,7 @@ def list_tasks(
     *,
     returns: bool,
 ) -> Iterator[SetTask | IntArray]:
-    """Yield the tasks of a sweep: sets to be scored together, each with the panel that they share.
+    """Yield the tasks of a sweep: parameter sets to be scored together, and the panel they share.
 
     A panel is what sets of the same signals and margins share: their markets, columns and setups.
     It is made when its first task is, so panels of later sets need no memory before. Where it
@@ -153,50 +153,54 @@ def list_tasks(
             yield rows
             continue
         # The rows of these tasks count the sets of the panel; those of the sweep are their places.
-        for task in split(sets_of_panel, panel, returns, block_size, memory):
+        for task in split_panel(sets_of_panel, panel, returns, block_size, memory):
             yield task._replace(rows=rows[task.rows])
 
 
 class Order(NamedTuple):
-    """The order in which sets make blocks.
+    """An order of parameter sets, in which sets that can share a block stand side by side.
 
-    ``rows`` are places of the sets, ``ends`` those in ``rows`` after which a block must end.
-    ``read`` are the values that policies observe by: sets that share them share columns.
+    ``rows`` are the places of the sets in this order. ``ends`` are places in ``rows`` at which a
+    block must end, one past its last set. ``observed`` are the parameters that policies observe by,
+    each with a value for each set: sets with the same values share their columns.
     """
 
     rows: IntArray
     ends: IntArray
-    read: list[np.ndarray]
+    observed: list[np.ndarray]
 
 
 def order_sets(sets: Sets, panel: Panel) -> Order:
-    """Return an order of the sets in which those of a block stand side by side.
+    """Return an order of the sets of a panel in which those that can share a block are neighbors.
 
-    Sets that share all of :func:`list_shared_keys` make blocks. Among these, sets with the same
-    values of the parameters that policies observe by stand side by side, as they share columns.
+    A block has only sets that agree in the keys of :func:`list_shared_keys`. Within it, sets with
+    the same values of the parameters that policies observe by are neighbors too, as they share
+    columns.
     """
     shared_keys = list_shared_keys(sets, panel)
     observed_names = dict.fromkeys(name for columns in panel.columns for name in columns.reads)
-    read = [sets[name] for name in observed_names if name in sets]
+    observed = [sets[name] for name in observed_names if name in sets]
 
-    # The last key of a lexsort sorts first: what blocks share, then what their sets observe by.
-    keys = [*reversed(read), *shared_keys]
+    # The last key of a lexsort sorts first. So sets are sorted by what blocks share, and then by
+    # what their policies observe by.
+    keys = [*reversed(observed), *shared_keys]
     rows = np.arange(count_sets(sets))
     if keys:
         rows = np.lexsort([s.find_codes(key) for key in keys])
     ends = find_ends(rows, shared_keys)
-    return Order(rows, ends, read)
+    return Order(rows, ends, observed)
 
 
 def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
-    """Return arrays, each with a value for each set: a block has only sets that agree in all.
+    """Return the keys by which sets are grouped into blocks: arrays with a value for each set.
 
-    A block computes its sets by the same code, with the same texts and the same rules of margin.
+    A block has only sets that agree in all keys, as one code simulates them, with the same texts
+    and the same rules of margin.
 
-    - Numbers of policies may differ.
-    - Texts of policies must be equal, but for those that only choose what a policy observes.
-    - Terms of account and venue, whose names have an owner, such as ``account.band``, must be
-      equal, but for OWN_TERMS: these must be on (over 0) in all sets of a block, or off in all.
+    - Numbers of policies may differ, so they are no keys.
+    - Texts of policies are keys, but for those that only choose what a policy observes.
+    - Terms of account and venue, such as ``account.capital``, are keys. Those in OWN_TERMS may
+      differ, but must be on (over 0) in all sets of a block or off in all: that is their key.
     """
     # A taker fee that is part of the margin requirement is not a lane's own: lanes share those.
     own_terms = OWN_TERMS
@@ -222,7 +226,7 @@ def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
     return shared_keys
 
 
-def split(
+def split_panel(
     sets: Sets, panel: Panel, has_returns: bool, block_size: int, memory: float
 ) -> Iterator[SetTask]:
     """Yield the tasks of the sets of a panel: blocks of lanes where they fit, else single sets.
@@ -230,8 +234,8 @@ def split(
     A block has at most ``block_size`` sets, and at least LEAST_LANES; its columns take at most
     ``memory`` bytes. Only the task of a block has a ``setup``, that of its first set.
     """
-    # What the sweep costs without lanes, counted in bars: for each set those of its market, and
-    # what setting it up costs. A sweep that is soon done does not wait for the compiler of lanes.
+    # How long the sweep takes without lanes, in bars: for each set those of its market, and the
+    # time to set it up (SET_BARS). A short sweep does not wait until lanes are compiled.
     n_bars = len(panel.span.closes)
     n_simulated = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
     is_worth_compiling = n_simulated >= LEAST_BAR_SETS
@@ -244,14 +248,14 @@ def split(
 
     order = order_sets(sets, panel)
     for alike in s.cut_rows_at(order.rows, order.ends):
-        # ``alike`` are places of sets that agree in all that a block shares. So they all fit lanes,
-        # or none does: the first one is tested.
+        # ``alike`` are places of sets that agree in all that a block shares. So all of them can be
+        # simulated in lanes, or none: the first one is tested.
         setup = None
         parts: Iterable[IntArray] = [alike]
         if may_fit and len(alike) >= LEAST_LANES:
             setup = find_lane_setup(panel, take_sets(sets, int(alike[0])))
         if setup is not None:
-            parts = cut_by_memory(alike, order.read, setup, size, memory)
+            parts = cut_by_memory(alike, order.observed, setup, size, memory)
 
         for rows, is_block in cut_to_tasks(parts, size, fits=setup is not None):
             yield SetTask(
@@ -269,7 +273,8 @@ def cut_to_tasks(
 ) -> Iterator[tuple[IntArray, bool]]:
     """Yield the rows of each task, and whether they make a block of lanes.
 
-    ``parts`` are rows of sets, which fit lanes or not. Too few for a block are a task each.
+    ``parts`` are rows of sets; ``fits`` says whether lanes have their rules. Sets that do not fit,
+    or are too few for a block, are a task each.
     """
     for rows in cut_to_size(parts, size):
         if fits and len(rows) >= LEAST_LANES:
@@ -280,9 +285,9 @@ def cut_to_tasks(
 
 
 def find_lane_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
-    """Return the setup of a set if lanes have its rules, else None.
+    """Return the setup of a set if it can be simulated in lanes, else None.
 
-    Also None if it is wrong: its own run gives the reason.
+    Also None if the setup is wrong: its own run gives the reason.
     """
     with suppress(BacktestError):
         setup = panel.set_up(values)
@@ -293,19 +298,21 @@ def find_lane_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
 
 
 def cut_by_memory(
-    rows: IntArray, read: list[np.ndarray], setup: Setup, size: int, memory: float
+    rows: IntArray, observed: list[np.ndarray], setup: Setup, size: int, memory: float
 ) -> Iterable[IntArray]:
-    """Return groups of rows (places of sets) whose observed columns fit together into memory.
+    """Cut rows (places of sets) into groups whose observed columns fit together into memory.
 
-    ``memory`` is in bytes. ``read`` are the parameters that policies observe by: arrays with a
-    value for each set of the sweep. Rows with equal values share their columns, and stand side by
-    side: a run of rows. ``setup`` is that of the first row, whose columns are taken to be as large
-    as those of all others. A group is cut later into blocks of at most ``size`` rows, so all rows
-    are one group if as many different columns fit.
+    ``observed`` are the parameters that policies observe by, each with a value for each set. Rows
+    with equal values share their columns, and are neighbors: a stretch of rows. ``setup`` is that
+    of the first row; the columns of all stretches are taken to be as large as its columns.
+    ``memory`` is in bytes.
+
+    A group is later cut into blocks of at most ``size`` rows. So if ``size`` different columns fit,
+    all rows are one group.
     """
     n_bytes = 0
-    for observed in setup.observed:
-        n_bytes += sum(column.nbytes for column in observed.columns.values())
+    for of_policy in setup.observed:
+        n_bytes += sum(column.nbytes for column in of_policy.columns.values())
 
     # How many runs of rows fit. A block of ``size`` rows has at most as many runs.
     n_fitting = max(1, int(memory // max(n_bytes, 1)))
@@ -314,7 +321,7 @@ def cut_by_memory(
 
     # ``ends`` has the end of each run. A group ends after ``n_fitting`` runs, and the last one,
     # which may have fewer, where the rows end.
-    ends = find_ends(rows, read)
+    ends = find_ends(rows, observed)
     ends_of_full_groups = ends[n_fitting - 1 : -1 : n_fitting]
     return s.cut_rows_at(rows, np.append(ends_of_full_groups, ends[-1]))
 
@@ -327,9 +334,10 @@ def cut_to_size(groups: Iterable[IntArray], size: int) -> Iterator[IntArray]:
 
 
 def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
-    """Return the places in ``rows`` at which a run of equal values ends, one after its last row.
+    """Return where each stretch of equal values ends in ``rows``: places, one past its last row.
 
-    A run ends where any of the columns has another value in the next row, and with the last row.
+    A stretch ends where any of the ``columns`` has another value in the next row, and with the last
+    row.
     """
     is_last = np.zeros(len(rows), dtype=np.bool_)
     is_last[-1:] = True
@@ -342,11 +350,11 @@ def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
 def score_task(
     names: tuple[str, ...], task: SetTask | IntArray, is_stopped: Callable[[], bool]
 ) -> list[Found]:
-    """Score the sets of a task: as a block of lanes if they make one, else one by one.
+    """Score the sets of a task: side by side as a block of lanes if they make one, else one by one.
 
-    Return pairs, one for the block or for each set: its rows in the sweep, and its scores. These
-    are None where the sweep was stopped, and BlockFault where a run of the set fails, which must
-    give the error. A task of rows alone, whose panel cannot be made, is such a fault.
+    Returns pairs, one for the block or one for each set: its rows in the sweep, and its scores.
+    Scores are None if the sweep was stopped, and BlockFault if a run of the set must give the
+    error. A task of rows alone, whose panel cannot be made, is such a fault.
     """
     if not isinstance(task, SetTask):
         return [(task, BlockFault())]
@@ -367,7 +375,7 @@ def score_task(
 def score_lanes(
     names: tuple[str, ...], task: SetTask, first: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    """Score the sets of a task as a block of lanes; None if it was stopped.
+    """Score the sets of a task side by side, as a block of lanes; None if the sweep was stopped.
 
     ``first`` is the setup of its first set. Raises BlockFault if the sets share too little for a
     block, or if a formula is not compiled and the task does not wait for the compiler.
@@ -419,9 +427,9 @@ def find_varied(sets: Sets) -> dict[str, list[Any]]:
 
 
 def check_shared(setups: list[Setup]) -> None:
-    """Raise BlockFault unless all setups have in common what the lanes of a block share.
+    """Raise BlockFault unless some setups have in common what the lanes of a block share.
 
-    They are terms and feed (:func:`.block.list_shared`), and the names of the columns observed.
+    That is terms and feed (:func:`.block.list_shared`), and the names of the columns observed.
     """
     # Setups with the same object as their inputs have them in common.
     by_inputs = {id(setup.inputs): setup for setup in setups}
@@ -451,16 +459,16 @@ class BlockFormulas(NamedTuple):
 def locate_formulas(
     task: SetTask, setup: Setup, varied: frozenset[str], columns: list[list[FloatArray]]
 ) -> BlockFormulas:
-    """Return the addresses of compiled formulas, one for each policy of a block.
+    """Return the addresses of the compiled formulas of a block, one for each of its policies.
 
     ``setup`` is that of the first set, ``varied`` the parameters that differ between the sets, and
-    ``columns`` what each set observes, by set and policy. Two kinds of formulas serve a block. The
-    fast one is written for what its sets vary: other parameters are read once for all lanes, or are
-    constants. The general one, in which all numbers vary, serves every sweep, so an earlier one may
-    have compiled it.
+    ``columns`` what each set observes, by set and policy.
 
-    A long sweep compiles the fast ones. A short sweep does not wait for the compiler: it takes
-    whichever kind is compiled. Raises BlockFault if neither is; the sets are then run one by one.
+    There are two kinds of formulas. A fast one is written for what the sets vary: other parameters
+    are read once for all lanes, or are constants. The general one, in which all numbers vary,
+    serves every sweep, so an earlier one may have compiled it. A long sweep compiles the fast ones.
+    A short one does not wait for the compiler: it takes whichever kind is compiled. Raises
+    BlockFault if neither is; the sets are then run one by one.
     """
     asked = frozenset(task.sets)  # the names of the sweep's parameters
     columns_differ = b.has_own_columns(columns)
@@ -482,7 +490,7 @@ def locate_formulas(
 def write_formulas(
     setup: Setup, varied: frozenset[str], asked: frozenset[str], *, has_own_columns: bool
 ) -> list[Recipe]:
-    """Return the recipes of the formulas of a setup, one a policy, for what its sets vary."""
+    """Return the formulas of a setup, one a policy, for what its sets vary: texts and names."""
     recipes = []
     for observed in setup.observed:
         columns = tuple(observed.columns)
@@ -499,7 +507,7 @@ def write_formulas(
 
 
 def write_general_formulas(setup: Setup, *, has_own_columns: bool) -> list[Recipe]:
-    """Return the recipes of the formulas of a setup, one a policy, that serve every sweep."""
+    """Return the formulas of a setup, one a policy, that serve every sweep: texts and names."""
     recipes = []
     for observed in setup.observed:
         columns = tuple(observed.columns)
@@ -514,10 +522,11 @@ def write_general_formulas(setup: Setup, *, has_own_columns: bool) -> list[Recip
 def score_set(
     names: tuple[str, ...], task: SetTask, is_stopped: Callable[[], bool]
 ) -> Scored | BlockFault | None:
-    """Score one set in the loop of a run; None if the sweep was stopped, BlockFault if it fails.
+    """Score one parameter set by the loop of a single run; None if the sweep was stopped.
 
-    The task has one row, and ``names`` are those of the measures. The answer has the shapes of a
-    block of one lane: measures of shape (1,), returns of shape (samples, 1).
+    Returns BlockFault if the run fails. The task has one row, and ``names`` are the measures
+    wanted. The answer has the shapes of a block of one lane: measures of shape (1,), returns of
+    shape (samples, 1).
     """
 
     def go_on(_done: int, _all: int) -> None:

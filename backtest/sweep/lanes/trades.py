@@ -1,8 +1,8 @@
 """Bars in which lanes trade: first what each would hold and need, then the fills.
 
 A lane is one account of a sweep. The bars that a few tests show to be harmless pass for all lanes
-at once; a lane that may fail passes its bar alone, as a run does. So a test here may send a lane
-alone without need, but never let one pass that fails.
+at once; a lane that may fail is simulated alone in its bar, as a run does. So a test here may send
+a lane alone without need, but never let one pass that fails.
 
 Code over the lanes of a group has no branch on what differs between lanes: the compiler computes
 them side by side. It computes both cases, chooses by ``select``, and joins conditions by ``&`` and
@@ -11,11 +11,11 @@ them side by side. It computes both cases, chooses by ``select``, and joins cond
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-alone                 lanes that pass the bar alone, as bits: bit k is lane k
+alone                 lanes that are simulated alone in the bar, as bits: bit k is lane k
 worth                 money of a lane that losses may use up: equity, or cash and position
 loss                  bound of what the rest of the bar may cost what is held: money
 cost                  bound of what the order costs: money
-spare                 what is left of the worth; a lane that has none passes the bar alone
+spare                 what is left of the worth; a lane that has none is simulated alone in the bar
 committed             initial margin that positions need; of isolated ones, cash that orders take
 target                what the limits of leverage leave of a decision: notional by side
 notional_held         notional before the order, by side
@@ -303,7 +303,8 @@ def plan(lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int) -> 
         may_fail |= answers.may_fail
 
     if exceeds_bound:
-        # No bound holds an infinite notional: a lane that wants one passes the bar alone instead.
+        # No bound holds an infinite notional: a lane that wants one is simulated alone in the bar
+        # instead.
         exceeds_bound = raise_largest_quantity(lanes, i)
     return PlanAnswers(is_trading=is_trading, exceeds_bound=exceeds_bound, may_fail=may_fail)
 
@@ -386,7 +387,7 @@ def size_order(
     is_adding = has_order & (target > notional_kept)
 
     # The notional that limits allow. Of a cross order, that of its margin table. Of an isolated one
-    # all that it asks for: where table or wallet may cut it, the lane passes the bar alone
+    # all that it asks for: where table or wallet may cut it, the lane is simulated alone in the bar
     # (``Stake.is_cut``).
     allowed = lanes.prices[PRICE.largest_notional, i]
     if rules.margin.is_isolated:
@@ -424,6 +425,41 @@ def convert_as_run(target: float, quantity_by_side: float, contract_notional: fl
     return (quantity_kept + quantity_added) * contract_notional
 
 
+class OrderNotional(NamedTuple):
+    """Notional that a position has ``after`` its order, and that the order has ``moved``: bounds.
+
+    Both are money, without sign.
+    """
+
+    after: float
+    moved: float
+
+
+@inlined
+def bound_notional(
+    kind: FillKind,
+    order: LaneOrder,
+    quantity: float,
+    quantity_after: float,
+    contract_notional: float,
+) -> OrderNotional:
+    """Return how large a position is after its order, and how much the order trades: notional.
+
+    Lots and volume leave less of an order that adds. But a run tests its limits before them, so the
+    larger of both counts. ``quantity`` and ``quantity_after`` are signed contracts before and after
+    the order.
+    """
+    after = abs(quantity_after) * contract_notional
+    moved = abs(quantity_after - quantity) * contract_notional
+    if not kind.has_rounding:
+        return OrderNotional(after=after, moved=moved)
+
+    after_before_lots = select(order.is_adding, order.notional_wanted, 0.0)
+    change = abs(order.notional_wanted - order.notional_held)
+    moved_before_lots = select(order.is_adding, change, 0.0)
+    return OrderNotional(after=max(after_before_lots, after), moved=max(moved_before_lots, moved))
+
+
 @inlined
 def measure_stake(
     lanes: Lanes,
@@ -448,40 +484,31 @@ def measure_stake(
     position = lanes.position
     quantity = position[spot(i, HELD.quantity, lane)]
     contract_notional = abs(quote.fill)
+    notional = bound_notional(kind, order, quantity, quantity_after, contract_notional)
 
-    # What the position is after its order, and what the order moves. Lots and volume leave less of
-    # an order that adds, but a run tests its limits before them: so the larger of both counts.
-    notional_after = abs(quantity_after) * contract_notional
-    notional_moved = abs(quantity_after - quantity) * contract_notional
-    if kind.has_rounding:
-        after_before_lots = select(order.is_adding, order.notional_wanted, 0.0)
-        notional_after = max(after_before_lots, notional_after)
-        change = abs(order.notional_wanted - order.notional_held)
-        moved_before_lots = select(order.is_adding, change, 0.0)
-        notional_moved = max(moved_before_lots, notional_moved)
-
-    # What the order costs per unit of notional: fee and slippage, the same in all bars of a chunk
-    # (:func:`.quiet.write_costs`); or those with impact, which grows with the order.
+    # The cost of the order. Per unit of notional, fee and slippage are the same in all bars of a
+    # chunk (:func:`.quiet.write_costs`); impact grows with the order.
     cost_rate = position[spot(i, HELD.cost, lane)]
     if kind.has_impact:
         cost_rate = bound_cost(rules, quote, order)
-    cost = cost_rate * notional_moved
+    cost = cost_rate * notional.moved
 
-    # What the position may lose after its order. An account of one cross position may come here
-    # without a look at what it held before, so that counts too.
-    loss_of_one = lanes.prices[PRICE.loss_bound, i]
-    loss = abs(quantity_after) * loss_of_one
+    # What the position may lose in the bar after its order. An account of one cross position may
+    # come here without a look at what it held before, so that counts too.
+    loss_per_contract = lanes.prices[PRICE.loss_bound, i]
+    loss = abs(quantity_after) * loss_per_contract
     if kind.is_only and not kind.is_isolated:
-        loss = max(loss, abs(quantity) * loss_of_one)
+        loss = max(loss, abs(quantity) * loss_per_contract)
 
-    initial = notional_after * lanes.prices[PRICE.initial_rate, i]
-    loss = select(needs_run(rules, order, initial, cost), math.inf, loss)
+    # An order that lanes have no rule for gets an infinite loss, which no money can bear.
+    initial = notional.after * lanes.prices[PRICE.initial_rate, i]
+    loss = select(lacks_lane_rule(rules, order, initial, cost), math.inf, loss)
     # The pool backs a cross position, so what only an isolated one has is 0 here.
     if not kind.is_isolated:
         return Stake(
             loss=loss,
             cost=cost,
-            notional_after=notional_after,
+            notional_after=notional.after,
             initial=initial,
             backing=0.0,
             notional_grown=0.0,
@@ -492,12 +519,13 @@ def measure_stake(
     # largest notional of the margin table, or where the wallet cannot post its margin.
     profit = quantity * (quote.fill - position[spot(i, HELD.entry, lane)])
     initial_wanted = order.notional_wanted * lanes.prices[PRICE.initial_rate, i]
+    # SLACK, just over 1, allows for rounding.
     is_cut = order.target * SLACK > lanes.prices[PRICE.largest_notional, i]
     is_cut |= initial_wanted + cost > order.worth
     return Stake(
         loss=loss,
         cost=cost,
-        notional_after=notional_after,
+        notional_after=notional.after,
         initial=0.0,
         backing=position[spot(i, HELD.margin, lane)] + profit,
         notional_grown=(abs(quantity_after) - abs(quantity)) * contract_notional,
@@ -506,7 +534,9 @@ def measure_stake(
 
 
 @inlined
-def needs_run(rules: a.InstrumentRules, order: LaneOrder, initial: float, cost: float) -> bool:
+def lacks_lane_rule(
+    rules: a.InstrumentRules, order: LaneOrder, initial: float, cost: float
+) -> bool:
     """Return whether an order falls under a rule that lanes do not have, but the loop of a run.
 
     Two orders do: one with an infinite target, which only margin cuts; and one that adds while the
@@ -603,7 +633,7 @@ def spare_isolated(
     """
     posted_rate = 1.0 / compute_setting(rules.margin, quote.initial)
     committed = bound_cash_taken(rules, order, stake, posted_rate)
-    may_fail = may_fail_alone(order, stake, posted_rate)
+    may_fail = may_fail_isolated(order, stake, posted_rate)
 
     # The smallest spare of the positions before: no limit at the first one.
     spare_before = math.inf
@@ -638,7 +668,7 @@ def bound_cash_taken(
 
 
 @inlined
-def may_fail_alone(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
+def may_fail_isolated(order: LaneOrder, stake: Stake, posted_rate: float) -> bool:
     """Return whether an isolated position may lose its own margin, or has an order not for lanes.
 
     A position that grows must bear its loss by what backs it then: with the margin that is added,
@@ -697,8 +727,8 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
     """
     worsening = rules.slippage
     if rules.has_impact:
-        # A lane with an infinite target passes the bar alone, whatever its order costs here: 0
-        # keeps NaN out of the cost.
+        # A lane with an infinite target is simulated alone in the bar, whatever its order costs
+        # here: 0 keeps NaN out of the cost.
         change = abs(order.target - order.notional_held)
         notional = select(order.target < math.inf, change, 0.0)
         worsening += a.compute_square_root_impact(rules.impact, quote, notional)
@@ -759,9 +789,9 @@ def find_capped(terms: a.Terms, lanes: Lanes, n_instruments: int) -> LaneBits:
     before.
     """
     account = lanes.account
-    # SLACK lowers the cap, so that rounding never lets a lane pass which a run would cut.
+    # SLACK, just over 1, lowers the cap, so that rounding never lets a lane pass that a run would
+    # cut. An account without a cap has an infinite one.
     cap = terms.max_gross_leverage / SLACK
-    # Infinite: the account has no cap.
     if cap == math.inf:
         return 0
 
@@ -771,12 +801,12 @@ def find_capped(terms: a.Terms, lanes: Lanes, n_instruments: int) -> LaneBits:
         if is_listed(lanes, i):
             add_gross_bound(lanes, i)
 
-    alone = 0
+    lanes_alone = 0
     for lane in range(LANES):
         gross_allowed = cap * account[cell(WORK.worth, lane)]
         may_be_capped = account[cell(WORK.gross_bound, lane)] > gross_allowed
-        alone |= may_be_capped << lane
-    return alone
+        lanes_alone |= may_be_capped << lane
+    return lanes_alone
 
 
 def find_overruled(terms: a.Terms, lanes: Lanes, n_instruments: int) -> LaneBits:
@@ -978,7 +1008,7 @@ def find_exits(terms: a.Terms, lanes: Lanes, n_instruments: int, is_planned: boo
     """
     position = lanes.position
     prices = lanes.prices
-    alone = 0
+    lanes_alone = 0
     for i in range(n_instruments):
         if not is_listed(lanes, i):
             continue
@@ -997,8 +1027,8 @@ def find_exits(terms: a.Terms, lanes: Lanes, n_instruments: int, is_planned: boo
         for lane in range(LANES):
             is_reached = low <= position[spot(i, HELD.stop_low, lane)]
             is_reached |= high >= position[spot(i, HELD.stop_high, lane)]
-            alone |= is_reached << lane
-    return alone
+            lanes_alone |= is_reached << lane
+    return lanes_alone
 
 
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
