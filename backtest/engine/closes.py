@@ -78,11 +78,12 @@ def count_bar(
     close: CloseFacts,
     t: int,
 ) -> None:
-    """Add bar t of an account to the tally of its run: samples, money, log growth and its close.
+    """Add bar t of an account to the tally of its run, from which the measures are computed.
 
     ``marks_before`` are the contract values of the positions at the last close, ``equity_before``
     is the equity there. In a bar that ``is_quiet`` only prices moved: its money is their profit.
-    The field ``tally.inverse``, 1 / equity, is that of the last close until :func:`count_close`,
+
+    The order matters: ``tally.inverse`` is 1 / equity at the last close until :func:`count_close`,
     which comes last, writes that of this one.
     """
     wallet = bar.state.wallet
@@ -121,11 +122,11 @@ def count_bar(
 def count_close(
     tally: Tally, unit: float, equity: float, close: CloseFacts, cap: float, t: int
 ) -> None:
-    """Add the close of bar t to the tally: drawdown, margin, exposure and equity.
+    """Add the close of bar t to the tally: drawdown, margin, leverage and equity.
 
     ``unit`` is the unit value of the account, ``equity`` its money, ``cap`` the largest gross
-    leverage that it allows. Leverage is per unit of the equity at this close. Its inverse is
-    written into ``tally.inverse``, where the next bar reads it as that of the last close.
+    leverage that it allows. Leverage is per unit of the equity at this close, whose inverse is
+    written into ``tally.inverse`` for the next bar.
     """
     tally.inverse = results.invert(equity)
     results.mark_drawdown(tally, unit, t)
@@ -182,12 +183,14 @@ def find_first(first: float, is_so: bool, t: int) -> float:
 def add_decay(
     bar: a.AccountBar, counting: Counting, marks_before: FloatArray, inverse_base: float, t: int
 ) -> None:
-    """Add to the tally the log growth of what is held, and that of its moves one by one.
+    """Add the volatility decay of what was held through bar t to the tally.
 
-    The decay is their difference: log(1 + sum of leverage * return), less the sum of leverage * log
-    return. The bar adds the second as ``drift``, and the factor of the first, ``growth``, to a
-    product whose logarithm is taken later. ``inverse_base`` is 1 / the equity that the bar began
-    with, ``marks_before`` are the contract values of the last close.
+    Decay is the log growth of what is held, less that of its moves one by one: log(1 + sum of
+    leverage * return) - sum of leverage * log return. The second sum is added as ``drift``. The
+    factor of the first, ``growth``, is multiplied into a product whose logarithm is taken later.
+
+    ``inverse_base`` is 1 / the equity that the bar began with, ``marks_before`` are the contract
+    values of the last close.
     """
     # Fills at the close come after the move: what was carried through the bar made it.
     held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
@@ -220,11 +223,11 @@ def multiply_decay(tally: Tally, drift: float, growth: float) -> None:
 
 @inlined
 def count_quietly(counting: Counting, quiet: QuietBar, close: CloseFacts, t: int) -> None:
-    """Add quiet bar t of an account of one position to the tally, as :func:`count_bar` does.
+    """Add a bar of one position in which only prices moved to the tally, as :func:`count_bar` does.
 
-    It is that function without what a quiet bar never has: events, and other money than the profit
-    of prices. It takes values, not arrays, which compiled code keeps in registers. Sums are made in
-    the same order, so that both are equal to the last bit: a change of one is a change of both.
+    It is a shortcut, on values that compiled code keeps in registers: it leaves out what such a bar
+    never has, events and money other than the profit of prices. Sums are made in the same order, so
+    both are equal to the last bit: a change of one is a change of both.
     """
     clock = counting.clock
     tally = counting.tally
@@ -255,12 +258,15 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 
 
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
-    """Return exposure and margin of the account at the close of a bar: money.
+    """Measure exposure, margin and failing prices of the account at the close of a bar.
 
-    The account must be marked at the close. Writes into ``bar.scratch.walk`` of each position the
-    contract value at which it fails, other prices fixed: that of the pool or, of an isolated
-    position, its own. NaN if there is none. As that costs a search, it is found for all that is
-    held only with ``has_prices``, else only where a bound lets it be near the close.
+    The account must be marked at the close. Returns the facts of the close: money. Writes into
+    ``bar.scratch.walk`` of each position its failing price: the contract value at which its margin
+    pool (or its own margin, if it is isolated) no longer suffices, other prices fixed; NaN if there
+    is none.
+
+    A failing price costs a search. With ``has_prices`` all are searched, else only those that a
+    bound lets be near the close.
     """
     terms = bar.terms
     state = bar.state
@@ -315,11 +321,12 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 
 @inlined
 def write_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
-    """Write the contract value at which an instrument fails; return whether it is near the close.
+    """Write the contract value at which instrument i fails; return whether it is near the close.
 
-    It is written into ``bar.scratch.walk[i].failure``: NaN, and not near, if there is none. It
-    costs a search, so it is sought only where a bound lets it be near, or with ``has_prices``.
-    ``excess`` is what the pool has over its requirement: money.
+    An instrument fails where its margin pool no longer has the margin that it needs, other prices
+    fixed. The value is written into ``bar.scratch.walk[i].failure``: NaN, and not near, if there is
+    none. It costs a search, so it is sought only where a bound lets it be near, or with
+    ``has_prices``. ``excess`` is what the pool has over its requirement: money.
     """
     walk = bar.scratch.walk[i]
     walk.failure = math.nan
@@ -342,13 +349,14 @@ def write_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) ->
 def may_fail_near(
     terms: a.Terms, one: a.One, bracket: margin.MarginBracket, backing: float
 ) -> bool:
-    """Return whether a price near the close may make one position fail; a bound.
+    """Return whether a price near the close may make the one position of an account fail: a bound.
 
-    Near are prices of which the close is within the fraction :data:`NEAR`. ``bracket`` is that of
-    the margin table in which the position lies, ``backing`` the money behind it at the close. What
-    is left of it over the requirement is concave in the contract value: the requirement rises
-    faster and faster with the notional. So where it is over 0 at the close and at the farthest near
-    price of the side that loses, it is over 0 at all prices between.
+    Near is within the fraction :data:`NEAR` of the close. ``bracket`` is the row of the margin
+    table in which the position lies, ``backing`` the money behind it at the close.
+
+    Only the farthest near price on the losing side is tried. That is enough: the requirement rises
+    faster and faster with the notional, so what is left over it is concave in the price. Where it
+    is over 0 at the close and there, it is over 0 at all prices between.
     """
     # A long loses as the price falls, a short as it rises. Ratios are those of prices to the mark.
     quantity = one.position.quantity
@@ -376,12 +384,14 @@ def look_at_one_close(
     initial: a.InitialBracket,
     notional: float,
 ) -> CloseFacts:
-    """Return exposure and margin of an account of one position at a close, as a shortcut.
+    """Measure exposure and margin of an account of one position at a close, by a shortcut.
 
-    The answer is that of :func:`look_at_close`, which is called itself where prices near the close
-    may make the position fail. ``notional`` is that of the position at its mark: money. The rows of
-    the margin table in which it lies are ``bracket`` (maintenance) and ``initial``. Writes NaN as
-    the contract value at which the position fails (``walk[0].failure``), which stands for far.
+    The answer is that of :func:`look_at_close`, which is called itself if a price near the close
+    may make the position fail. Otherwise no failing price is searched: NaN is written as
+    ``walk[0].failure``, which stands for far.
+
+    ``notional`` is that of the position at its mark: money. The rows of the margin table in which
+    it lies are ``bracket`` (maintenance) and ``initial``.
     """
     position = one.position
     bar.scratch.walk[0].failure = math.nan
@@ -511,10 +521,11 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
 
 
 def search_failure(bar: a.AccountBar, i: int) -> float:
-    """Return the contract value of instrument i at which the cross pool fails, by search.
+    """Return the contract value of instrument i at which the cross pool fails, by a search.
 
-    The search walks the price of one instrument away from the marks of all. So it begins with the
-    contract values and prices at the close, which are written into the scratch of the bar.
+    It is for pools whose requirement has no closed form. The price of one instrument is walked away
+    from the close, other prices fixed. So the walk begins with the contract values and prices at
+    the close, which are written into the scratch of the bar.
     """
     state = bar.state
     held = state.held
@@ -534,9 +545,10 @@ def search_failure(bar: a.AccountBar, i: int) -> float:
 
 @of_options(returns=math.nan)
 def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float:
-    """Return the contract value at which a pool with options fails, down or up: the nearer price.
+    """Return the contract value of instrument i at which a pool with options fails, or NaN.
 
-    NaN if none does. ``excess`` is what the pool has over its requirement: money.
+    Such a pool may fail as the price falls and as it rises: the nearer price counts. ``excess`` is
+    what the pool has over its requirement: money.
     """
     terms = bar.terms
     # The requirement is rounded: an excess within its rounding is none.
@@ -561,12 +573,13 @@ def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float
 
 
 def find_failure_by_brackets(bar: a.AccountBar, i: int, excess: float) -> float:
-    """Return the failing value of a contract of i, of a pool whose margins of brackets add up.
+    """Return the contract value of instrument i at which the cross pool fails, in closed form.
 
-    In closed form. ``excess`` is backing less requirement of the pool: money. Other prices stay, so
-    of it only the value of this position (quantity * contract value) and its own margin change with
-    the price. Without these two it is the base: money that backs this position alone, which fails
-    where base + quantity * value equals the margin at that value.
+    It is for pools whose requirement is the sum of their positions' margins. ``excess`` is backing
+    less requirement of the pool: money. With other prices fixed, only the value of this position
+    (quantity * contract value) and its own margin change with its price. The excess without these
+    two is the base, the money that backs this position alone. It fails where base + quantity *
+    value equals its own margin at that value.
     """
     terms = bar.terms
     held = bar.state.held

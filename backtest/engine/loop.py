@@ -120,11 +120,13 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take the account through the bars from start to stop, or through each lane of the tape.
+    """Simulate an account from bar ``start`` to ``stop``; or many histories, if the tape has lanes.
 
-    A lane is one life of the account: it begins anew at the bars of its place in ``tape.lanes``.
-    Returns the bar reached, and why it stopped there: DONE, or a reason of
-    :func:`simulate_account`. If ``stop`` is :data:`ADDRESS`, return the address of that function
+    A lane of the tape is one history: the account begins anew at the first bar of its place in
+    ``tape.lanes``, and is simulated to the last. Of a run there are none.
+
+    Returns the bar reached, and why the loop stopped there: DONE, or a reason of
+    :func:`simulate_account`. If ``stop`` is :data:`ADDRESS`, returns the address of that function
     instead. Records are passed by their address from here on, so that calls do not copy them.
     """
     terms = a.by_reference(terms)
@@ -157,11 +159,11 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 def begin_lane(
     lanes: Lanes, feed: a.MarketFeed, deciders: Deciders, state: a.AccountState, k: int
 ) -> None:
-    """Write what lane k of the tape starts with: account, cursors, span and bars of warm-up.
+    """Begin lane k of the tape: put the account, its policies and its cursors back to their start.
 
-    A lane is one life of the account; the bars of all lanes lie end to end in the feed. The columns
-    of its row of ``places`` are the bars at which its market begins (BEGIN) and ends (STOP), its
-    first settlement of funding and flow of money (SETTLED, FLOWED), and its start, ns (STARTED).
+    A lane is one history of the account; the bars of all lanes lie end to end in the feed. Its row
+    of ``places`` has the bars at which its market begins (BEGIN) and ends (STOP), its first
+    settlement of funding and flow of money (SETTLED, FLOWED), and its start, ns (STARTED).
     """
     place = lanes.places[k]
 
@@ -224,16 +226,16 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take the account through bars start to stop; return the bar reached, and why it stopped.
+    """Simulate an account from bar ``start`` to ``stop``; return the bar reached, and why there.
 
-    The reason is DONE at ``stop``, FULL if the log has no room for the events of the bar, BROKEN if
+    The reason is DONE at ``stop``, FULL if the log has no room for the events of a bar, BROKEN if
     its books do not balance, or NEGATIVE if a policy decided what is not allowed. In the last three
-    the bar is not finished, and the account is of no use: the caller restores it as it was at
-    ``start``, and passes the bars again, with more room or up to the error.
+    the bar is not finished: the caller puts the account back to ``start``, and simulates the bars
+    again, with more room or up to the error.
 
-    A bar is passed in the quickest way that has the numbers of :func:`.bar.process_bar`. The order
-    in it is fixed: steps of the account, the close, the sums of the books, which must balance
-    before anything is counted, the tally, the decisions, and last the record of the bar.
+    Each bar is simulated in the quickest way that gives the numbers of :func:`.bar.process_bar`.
+    The order in it is fixed: the steps of the account; the close; the books, which must balance
+    before anything is counted; the tally; the decisions; and last the record of the bar.
     """
     bar = a.by_reference(
         a.AccountBar(
@@ -389,15 +391,16 @@ def pick(clock: results.Clock) -> results.Clock:
 def pass_quiet(
     bar: a.AccountBar, counting: Counting, deciders: Deciders, tape: RunTape, t: int, stop: int
 ) -> tuple[int, int]:
-    """Take one position through bars that :mod:`backtest.account.quiet` knows, at most to ``stop``.
+    """Simulate the usual bars of an account of one position in a quick way, at most to ``stop``.
 
-    It is the loop of :func:`simulate_account` for the usual bar, in the same order: the steps of
-    the account, the sums of the books, the close, the tally, the decision, and the record. Each
-    step has the numbers of the general one, on values that compiled code keeps in registers.
+    Usual are bars that tests of :mod:`backtest.account.quiet` show to have no more than a fill or
+    funding. It is the loop of :func:`simulate_account` in the same order: steps of the account,
+    books, close, tally, decision, record. Each step gives the same numbers, but on values that
+    compiled code keeps in registers.
 
     Returns the bar reached, and why it stopped there. DONE: at ``stop``, or at a bar that may not
-    be quiet, in which nothing has changed yet, so that the general steps can take it. FULL, BROKEN
-    and NEGATIVE are those of :func:`simulate_account`, and come before bar t is finished.
+    be usual, in which nothing has changed yet, so that the general steps can take it. FULL, BROKEN
+    and NEGATIVE are those of :func:`simulate_account`.
     """
     # What stays the same from bar to bar. Compiled code cannot return records of an account, so no
     # function picks these.
@@ -547,13 +550,13 @@ def take_quietly(
     bracket: margin.MarginBracket,
     t: int,
 ) -> tuple[int, float, float]:
-    """Take the account of one position through bar t, if tests show that little happens in it.
+    """Simulate bar t of an account of one position, if tests show that little happens in it.
 
-    Returns the way in which it was passed, the contract value of the mark at its close, and the
+    Returns the way in which it was simulated, the contract value of the mark at its close, and the
     profit of that mark: money, without what fills, funding and general steps booked. ``bracket`` is
     the row of the margin table in which the position lies, from the last close. The way is
 
-    - LEFT: the bar was not passed, and the account is as it was before;
+    - LEFT: the bar was not simulated, and the account is as it was before;
     - QUIET: prices moved, and nothing else;
     - PAID: funding was settled too;
     - FILLED: orders filled;
@@ -591,7 +594,7 @@ def trade_quietly(
     is_paid: bool,
     t: int,
 ) -> tuple[int, float]:
-    """Take the account of one position through steps 3 to 8 of bar t; return the way, and profit.
+    """Simulate steps 3 to 8 of bar t for an account of one position; return way and profit.
 
     The way is one of :func:`take_quietly`. The profit is that of ``mark``, the contract value at
     the close: money, 0 if the general steps booked it. ``is_paid``: funding was settled at the
@@ -645,10 +648,12 @@ def trade_quietly(
 def balance_quietly(
     bar: a.AccountBar, one: a.One, equity_before: float, profit: float, way: int, gross: float
 ) -> bool:
-    """Return whether the books of a bar that one position passed balance; writes their sums.
+    """Check that the books of a bar of one position balance, and write the sums of the bar.
 
-    ``way`` is how it was passed. A quiet bar changes the equity by ``profit`` alone; of others the
-    profit is entered into the ledger, beside what fills and funding booked.
+    Returns whether they do: whether the equity changed by what was booked, within float rounding.
+    ``way`` is how the bar was simulated. A quiet bar changes the equity by ``profit`` alone; of
+    others the profit is entered into the ledger, beside what fills and funding booked. ``gross`` is
+    the notional held: money.
     """
     wallet = one.wallet
     change = profit
@@ -695,10 +700,9 @@ def look_quietly(
 def decide_quietly(
     bar: a.AccountBar, deciders: Deciders, asking: Asking, one: a.One, close: CloseFacts, t: int
 ) -> bool:
-    """Write what the policy of an account of one position decides at close t.
+    """Let the policy of an account of one position decide at close t; return False for one below 0.
 
-    Return False if it is not allowed: a leverage below 0. What it sees of the account must be
-    written before it is asked.
+    What it sees of the account is written before it is asked.
     """
     if asking.wants_account != 0:
         show_account_totals(bar, deciders, close, count_days(deciders, asking.time[t]))
@@ -711,11 +715,12 @@ def decide_quietly(
 
 
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
-    """Write the decisions of close t into the positions; return False if one is not allowed.
+    """Let all policies decide at close t; return False if a decision is not allowed.
 
-    Not allowed are a leverage below 0 and a venue leverage (``asked``) of 0 or less. Bar k is the
-    one that policies see: bar t, or of longer bars the one that closes with bar t. They decide at
-    the closes of their own bars alone.
+    The decisions are written into the positions. Not allowed are a leverage below 0, and a venue
+    leverage (``asked``) of 0 or less. Policies may decide on longer bars than those of the market:
+    then only at the closes of these. Bar k is the one that they see: bar t, or the longer bar that
+    closes with it.
     """
     state = bar.state
     k = t
@@ -750,7 +755,7 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
 
 
 def decide_nothing(state: a.AccountState) -> None:
-    """Write a close at which no policy decides, as it lies between the closes of longer bars.
+    """Write a close at which no policy decides: one that lies between the closes of longer bars.
 
     Nothing waits for a fill, and positions stay. Counts of bars since events are those of the bars
     that policies see, so they stand still.
@@ -778,10 +783,10 @@ def hold_count(since: float) -> float:
 def decide_overlay(
     bar: a.AccountBar, deciders: Deciders, close: CloseFacts, time: int, k: int
 ) -> bool:
-    """Write the overlay that its policy decides into the wallet; False if it is not allowed.
+    """Let the policy of the whole account decide the overlay, a factor on all positions.
 
-    Negative and infinite are not allowed; NaN leaves the overlay as it is. ``time`` is the open of
-    the bar k that policies see, ns.
+    It is written into the wallet. Returns False if it is not allowed: negative or infinite. NaN
+    leaves the overlay as it is. ``time`` is the open of bar k, the one that policies see, ns.
     """
     # The overlay is the policy after those of the instruments.
     overlay_policy = len(bar.state.positions)
@@ -855,12 +860,11 @@ def pick_asking(feed: a.MarketFeed, deciders: Deciders, i: int) -> Asking:
 
 @inlined
 def decide(bar: a.AccountBar, deciders: Deciders, is_over: bool, i: int, t: int, k: int) -> None:
-    """Write what the policy of instrument i decides at a close into its position.
+    """Let the policy of instrument i decide at the close of bar t, and write it into its position.
 
-    The close is that of bar t of the market, whose signal and prices count, and of bar k of those
-    that policies see; both are the same unless policies decide on longer bars. A policy reads its
-    columns at a row, counted from the first of its bars, ``asking.first``. An account that
-    ``is_over``, ruined or ended, asks no policy.
+    The signal and the prices are those of bar t of the market. The policy sees bar k, the same
+    unless policies decide on longer bars; of its columns it reads the row that bar k has, counted
+    from ``asking.first``. An account that ``is_over``, ruined or ended, asks no policy.
     """
     asking = pick_asking(bar.feed, deciders, i)
     position = bar.state.positions[i]
@@ -888,11 +892,15 @@ def write_decision(
     t: int,
     k: int,
 ) -> None:
-    """Write what the policy of instrument i decides at close t into its position.
+    """Write into a position what the policy of instrument i decides at close t: its new target.
 
-    Leverage and venue leverage (``asked``) are NaN where it decides none; the signal is that of bar
-    t. The policy sees its own bar k, and is not asked if it ``is_silent``. A decision waits for a
-    fill (``is_pending``) if the instrument can be traded then, also one that changes nothing.
+    There are three outcomes. If the instrument cannot be traded then, nothing is decided and
+    nothing waits for a fill. If the policy is not asked (it ``is_silent``, the position is halted,
+    or a column of it has had no value yet), the leverage is NaN: the position stays, but counts as
+    decided. Else it is asked: its leverage and, if it sets it, its venue leverage (``asked``) are
+    written.
+
+    ``is_pending`` says that a decision waits for a fill. The policy sees its own bar k.
     """
     position.leverage = math.nan
     position.asked = math.nan

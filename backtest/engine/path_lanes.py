@@ -53,10 +53,11 @@ class LaneFault(Exception):  # noqa: N818 - no error of the user's: a run of the
 
 
 class Laid(NamedTuple):
-    """The markets and the policies of some lanes, end to end.
+    """The markets and the policies of some lanes, laid end to end as if they were one long market.
 
-    Every lane has ``width`` bars, and settlements and flows at the same ones. ``known`` of shape
-    (lanes, n + 1), or of one row for all lanes, has the bar from which on each policy is asked.
+    A lane is one history of the account. Every lane has ``width`` bars, with settlements and flows
+    at the same ones. ``known`` of shape (lanes, n + 1), or of one row for all lanes, has the bar
+    from which on each policy is asked.
     """
 
     inputs: AccountInputs
@@ -75,13 +76,15 @@ def lay(
     repeated: AccountInputs | None = None,
     **drawn: FloatArray,
 ) -> Laid:
-    """Return lanes that differ only in some fields of the feed and in columns, end to end.
+    """Lay one account on many paths of prices end to end, as if they were one long market.
 
-    A lane is the account of the setup on one path of prices; its width is the number of bars.
-    ``drawn`` are the fields that differ, by name, and ``columns`` the columns of each policy: both
-    of lanes * width bars. ``known`` of shape (lanes, policies) is the bar of its lane from which on
-    each policy is asked; policies that it leaves out have that of the setup. ``repeated`` are the
-    inputs of :func:`repeat_inputs` for as many lanes, if the caller has them.
+    Each path is a lane, a history of the account of ``setup``; its width is the number of bars.
+    ``drawn`` are the fields of the feed that differ by lane, by name, and ``columns`` the columns
+    of each policy: both of lanes * width bars.
+
+    ``known`` of shape (lanes, policies) is the bar of its lane from which on each policy is asked;
+    policies that it leaves out have that of the setup. ``repeated`` are the inputs of
+    :func:`repeat_inputs` for as many lanes, if the caller has them.
     """
     observed = [policy._replace(first=0) for policy in setup.observed]
     if columns is not None:
@@ -111,10 +114,10 @@ def lay(
 
 
 def repeat_inputs(setup: Setup, lanes: int, drawn: Collection[str]) -> AccountInputs:
-    """Return inputs with the bars of the setup ``lanes`` times, end to end.
+    """Return inputs in which the bars of the setup stand ``lanes`` times, end to end.
 
-    The fields of the feed in ``drawn`` are left as they are: they differ by lane, and the caller
-    gives them.
+    Fields of the feed named in ``drawn`` are left as they are: they differ by lane, and the caller
+    writes them.
     """
     inputs: AccountInputs = setup.inputs
     width = len(inputs.feed.time)
@@ -139,9 +142,9 @@ def repeat_inputs(setup: Setup, lanes: int, drawn: Collection[str]) -> AccountIn
 
 
 def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArray:
-    """Return a field of the feed for lanes that all have it as it is: repeated, lane after lane.
+    """Repeat a field of the feed that is the same in all lanes, lane after lane.
 
-    ``width`` is the bars of a lane. Which axis is repeated follows from the field:
+    ``width`` is the bars of a lane. How it is repeated follows from the field:
 
     - ``asset_*``, (n_assets, n_bars): along its bars;
     - ``funding_bar`` and ``flow_bar``, the bar of each payment: as bars that count on from lane to
@@ -181,11 +184,12 @@ def lay_deciders(deciders: Deciders, observed: Sequence[ObservedPolicy], lanes: 
 def place_lanes(
     feed: Any, begins: IntArray, firsts: IntArray, stops: IntArray, started: Any
 ) -> IntArray:
-    """Return the rows of ``Lanes.places``: bars of each lane, and its next settlement and flow.
+    """Return where each lane lies in the long market: rows of ``Lanes.places``, a lane each.
 
-    ``begins``, ``firsts`` and ``stops`` are bars at which the lane's market begins, its account
-    begins, and both end; ``started`` is when the account began, ns: a time for each lane, or one
-    for all.
+    ``begins``, ``firsts`` and ``stops`` are bars: where the market of a lane begins, where its
+    account begins, and one past its last bar. ``started`` is when the account began, ns: a time for
+    each lane, or one for all. A row also has the first settlement of funding and flow of money of
+    its lane.
     """
     places = np.zeros((len(begins), N_PLACES), np.int64)
     places[:, BEGIN] = begins
@@ -212,10 +216,10 @@ class FlatAccount(NamedTuple):
 
 
 def lay_flat(state: AccountState, deciders: Deciders) -> FlatAccount:
-    """Return a copy of an account and its policies' memory whose numbers lie in one array.
+    """Copy an account and its policies' memory so that all their numbers lie in one array.
 
-    The new account reads and writes that array: its arrays and structs are views of parts of it. So
-    to put the account back to its start, for the next lane, is to copy one array over it.
+    The arrays and structs of the new account are views of parts of that array. So to put the
+    account back to its start, for the next lane, is to copy one array over it.
     """
     leaves = {"amounts": state.held.amounts, "prices": state.held.prices, "memory": deciders.memory}
     # The rest of ``held`` are columns of the positions, made again below. Options have no numbers
@@ -278,9 +282,9 @@ class PreparedLanes(NamedTuple):
 class BatchLoop:
     """Simulates one account on many paths, with its policies compiled once.
 
-    Each path is a lane: a life of the account from its start. What a life was at each close is a
-    column of an array of *lives*, whose rows are those of ``Lanes.lives``: the first
-    :data:`N_CLOSES`, or with ``has_extremes`` all.
+    Each path is a lane: one history of the account from its start. What the account was at each
+    close is written into an array of *lives*, a column for each bar, whose rows are those of
+    ``Lanes.lives``: the first :data:`N_CLOSES`, or with ``has_extremes`` all.
     """
 
     def __init__(self, setup: Setup, *, is_compiled: bool, has_extremes: bool = False) -> None:
@@ -292,7 +296,7 @@ class BatchLoop:
         self.has_overflowed = False
 
     def simulate(self, laid: Laid, first: int) -> FloatArray:
-        """Return what the account was at each close of each lane, of shape (k, lanes, width).
+        """Simulate all lanes; return what the account was at each close: (k, lanes, width).
 
         The k rows are those of ``Lanes.lives``; bars before ``first`` of a lane are 0. Raises
         LaneFault if a policy returned a negative leverage, or the books did not balance.
@@ -310,13 +314,15 @@ class BatchLoop:
         return lives.reshape(self.n_rows, laid.lanes, laid.width)
 
     def simulate_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
-        """Yield the lives of an account that begins anew at each of some bars of its own market.
+        """Simulate the account anew from each of some bars of its own market; yield each history.
 
-        ``firsts`` are these bars, rising; a life goes on for ``width`` bars, or to the end of the
+        ``firsts`` are these bars, rising; a history has ``width`` bars, or fewer at the end of the
         data. Yields pairs: the place of the bar in ``firsts``, and what the account was at each
-        close, of shape (k, bars of the life). That array is written over later: use it before the
-        next one. Lives may overlap. As one call of the loop writes the bars of the market, each
-        call, a *pass*, takes lives that do not. Raises LaneFault as :meth:`simulate` does.
+        close, of shape (k, bars of the history). That array is written over later: use it before
+        the next one. Raises LaneFault as :meth:`simulate` does.
+
+        Histories may overlap, but one call of the loop has one column for each bar of the market.
+        So each call, a *pass*, takes histories that do not overlap.
         """
         setup = self.setup
         feed = setup.inputs.feed
@@ -361,16 +367,16 @@ class BatchLoop:
                 yield k, lives[:, first:stop]
 
     def prepare(self, laid: Laid, lives: FloatArray) -> Callable[[IntArray], None]:
-        """Return a function that takes the account through lanes, which may be called repeatedly.
+        """Return a function that simulates lanes, which may be called repeatedly.
 
-        ``laid`` are the markets and policies of the lanes. The function takes the places of the
-        lanes to pass: rows of :func:`place_lanes`, that say at which bars each begins and ends. It
-        writes what the account was at each close into ``lives``, of shape (rows, bars of all
-        lanes). It raises LaneFault for the first lane that has a fault.
+        ``laid`` are the markets and policies of the lanes. The function takes rows of
+        :func:`place_lanes`, which say at which bars each lane begins and ends; it writes what the
+        account was at each close into ``lives``, of shape (rows, bars of all lanes), and raises
+        LaneFault for the first lane that has a fault.
 
-        Compiled policies make such a fault also where a whole number goes beyond 64 bits, which
-        plain Python has. So after the first fault of compiled policies those of users decide in
-        plain Python, for all threads, and the lanes are passed again.
+        A fault may come from compiled code alone: its whole numbers have 64 bits, those of Python
+        have no end. So after the first fault, policies of users decide in plain Python, in all
+        threads, and the lanes are simulated again.
         """
         # Another thread may be in :meth:`decide_in_python`, which writes the loop, and then the
         # flag. So the flag is read first: where it is set, the loop is the new one.
@@ -402,9 +408,9 @@ class BatchLoop:
     def prepare_lanes(
         self, laid: Laid, lives: FloatArray, loop: driver.BoundLoop, *, has_overflowed: bool
     ) -> PreparedLanes:
-        """Return what a call of the loop needs: an account and its records in memory of its own.
+        """Return what one call of the loop needs: an account and records in memory of their own.
 
-        ``lives`` is where the loop writes what the account was at each close.
+        ``lives`` is the array into which the loop writes what the account was at each close.
         """
         # The account and the memory of its policies lie in one array, so that one copy of it
         # begins a lane again. What the loop writes into the deciders is a copy too.
@@ -456,12 +462,15 @@ class BatchLoop:
     def bind_lanes(
         self, laid: Laid, deciders: Deciders, loop: driver.BoundLoop, *, has_overflowed: bool
     ) -> tuple[driver.BoundLoop, Deciders]:
-        """Return the loop for lanes, and their policies as it asks them.
+        """Return the loop for some lanes, and their policies in the form in which it asks them.
 
-        ``deciders`` are the policies on the columns of these lanes. There are three cases. A
-        compiled loop with compiled policies stays, and so do the addresses of their formulas. A
-        loop in plain Python stays, and asks the methods of policies. A compiled loop whose policies
-        are in plain Python is bound anew, as what it calls reads the columns of these lanes.
+        ``deciders`` are the policies, in plain Python, on the columns of these lanes. There are
+        three cases.
+
+        - A compiled loop with compiled policies stays, and so do the addresses of their formulas.
+        - A loop in plain Python stays, and asks the methods of policies.
+        - A compiled loop that calls policies in plain Python is bound anew, as these read the
+          columns of these lanes.
         """
         if loop.pack is not None and not loop.plain_because:
             compiled = loop.deciders[0]
@@ -485,10 +494,11 @@ class BatchLoop:
         return loop, loop.deciders[0]
 
     def pass_through(self, prepared: PreparedLanes, places: IntArray) -> None:
-        """Take the account through some places of lanes; LaneFault names the first with a fault.
+        """Simulate the account in some lanes; LaneFault names the first with a fault.
 
-        Lanes whose terms do not change on the way (``is_same``) pass in one call of the loop, which
-        takes its bars from the places. Others pass one after another.
+        ``places`` are rows of :func:`place_lanes`, one a lane. Lanes whose terms stay the same
+        (``is_same``) are simulated by one call of the loop, which reads their bars from the places.
+        Others need a call each.
         """
         tape = prepared.tape
         if not prepared.is_same:
@@ -525,11 +535,11 @@ class BatchLoop:
             raise LaneFault(lane)
 
     def run_alone(self, prepared: PreparedLanes, tape: RunTape, place: IntArray, k: int) -> None:
-        """Run the account through lane k by itself; raises LaneFault.
+        """Simulate the account in lane k by a call of its own, as a run is; raises LaneFault.
 
-        Lanes share their terms, but for what changes by the account on the way: fees by the volume
-        that it traded, and margin tables. Such accounts go one after the other. ``place`` has the
-        bars of the lane: where its columns begin, its first bar and one past its last.
+        It is for accounts whose terms change on the way: fees by what was traded, or margin tables
+        by date. ``place`` is the row of the lane: where its columns begin, its first bar, and one
+        past its last.
         """
         inputs = prepared.inputs
         first = int(place[FIRST])
@@ -566,10 +576,10 @@ class BatchLoop:
             raise LaneFault(k) from error
 
     def decide_in_python(self) -> None:
-        """Let policies of users decide in plain Python from now on, which the compiled loop calls.
+        """Let policies of users decide in plain Python from now on, called by the compiled loop.
 
-        Called by any thread, once a compiled formula of theirs may have gone beyond whole numbers
-        of 64 bits. The warning of it follows where the lanes end (:meth:`warn_of_overflow`).
+        Any thread calls it once whole numbers of a compiled formula may have gone beyond 64 bits.
+        The warning of it follows where the lanes end (:meth:`warn_of_overflow`).
         """
         with COMPILER_LOCK:
             if self.has_overflowed:  # another thread was first
@@ -595,7 +605,11 @@ def pad_fees(inputs: AccountInputs, fees: DailyFees, n_before: int, stop: int) -
 
 
 def choose_apart(firsts: IntArray, left: IntArray, width: int) -> list[int]:
-    """Return places in ``firsts`` of histories that do not overlap, and so can go together."""
+    """Choose histories that do not overlap, for one call of the loop: places in ``firsts``.
+
+    ``firsts`` are the bars at which histories of ``width`` bars begin, rising, and ``left`` the
+    places of those that are still to be simulated.
+    """
     chosen = []
     stop = 0
     for k in left.tolist():

@@ -120,10 +120,10 @@ def sees_longer_bars(deciders: Deciders) -> bool:
 def show_account_totals(
     bar: a.AccountBar, deciders: Deciders, close: CloseFacts, days: float
 ) -> None:
-    """Write what all policies see of the account at a close into ``deciders.shown``.
+    """Write what all policies see of the whole account at a close into ``deciders.shown``.
 
-    A place of ``shown`` is a number that policies read. ``close`` is exposure and margin at that
-    close; ``days`` counts from the start of the account.
+    ``shown`` is an array with a number for each field of the account that policies read. ``close``
+    has exposure and margin at that close; ``days`` counts from the start of the account.
     """
     state = bar.state
     shown = deciders.shown
@@ -167,11 +167,12 @@ def sum_net_notional(bar: a.AccountBar) -> float:
 
 
 def show_position(bar: a.AccountBar, deciders: Deciders, i: int) -> None:
-    """Write what the policy of instrument i sees of its position into deciders.shown.
+    """Write what the policy of instrument i sees of its own position into ``deciders.shown``.
 
-    A place of ``shown`` is a number that the policy reads. Those of the whole account must be
-    written before (:func:`show_account_totals`): a cross position shows the margin ratio of the
-    pool. What the policy does not read, and costs a search, is left at 0 or NaN.
+    ``shown`` is an array with a number for each field of the account that policies read. Those of
+    the whole account are written before (:func:`show_account_totals`). Fields that cost time are
+    only written if the policy reads them: its margin (``wants_account``) and its liquidation price
+    (``wants_price``); else they are 0 and NaN.
     """
     terms = bar.terms
     state = bar.state
@@ -213,9 +214,11 @@ def show_position(bar: a.AccountBar, deciders: Deciders, i: int) -> None:
 
 
 def show_account(deciders: Deciders, state: a.AccountState, close: CloseFacts) -> None:
-    """Write what the overlay sees, beside the totals, into deciders.shown.
+    """Write what the overlay, the policy of the whole account, sees beside the totals.
 
-    Its leverage is the net one, its margin that of the pool; it has no position and no price.
+    It is written into ``deciders.shown``, in the place of what a policy sees of its position.
+    Leverage is the net one of the account, margin that of the pool, and bars since a stop those of
+    the last stop of any position. The overlay has no position, entry or liquidation price: NaN.
     """
     shown = deciders.shown
     shown[SHOWN_LEVERAGE] = shown[SHOWN_NET]
@@ -233,10 +236,10 @@ def show_account(deciders: Deciders, state: a.AccountState, close: CloseFacts) -
 
 
 def show_bar(bar: a.AccountBar, deciders: Deciders, i: int, t: int, k: int) -> None:
-    """Write what a policy sees of the bar of instrument i into ``deciders.bar``.
+    """Write the prices that the policy of instrument i sees at a close into ``deciders.bar``.
 
-    It is bar t of the market or, where policies decide on longer bars, their bar k. The last rate
-    of funding is that of the market in both cases.
+    They are those of bar t of the market or, where policies decide on longer bars, of their bar k.
+    The last rate of funding is that of the market in both cases.
     """
     seen = deciders.bar
     seen[FUNDING] = bar.state.positions[i].last_funding

@@ -104,10 +104,10 @@ def write_row(bar: a.AccountBar, tape: RunTape, is_recorded: bool, is_quiet: boo
 
 
 def record_account(bar: a.AccountBar, tape: RunTape, is_quiet: bool, row: int) -> None:
-    """Write what the account has after a bar into row ``row`` of the record.
+    """Write what the account is after a bar into row ``row`` of the record of the run.
 
-    In a bar that ``is_quiet`` prices moved, and nothing else happened: of its money only the profit
-    of prices is written. A number that is 0 is not written, as the row was made of zeros.
+    In a bar that ``is_quiet`` only prices moved, so of its money only their profit is written. Most
+    numbers that are 0 are not written, as the row was made of zeros.
     """
     state = bar.state
     wallet = state.wallet
@@ -140,10 +140,10 @@ def record_money(bar: a.AccountBar, tape: RunTape, row: int) -> None:
 
 
 def record_position(bar: a.AccountBar, tape: RunTape, is_quiet: bool, i: int, row: int) -> None:
-    """Write what is held of instrument i, its target, and its terms of money, into a row.
+    """Write position i after a bar, its target and its money into a row of the record.
 
-    In a bar that ``is_quiet`` only prices moved. Other terms of money are 0 then, as the record was
-    made, and are not written.
+    In a bar that ``is_quiet`` only prices moved, so of its money only their profit is written.
+    Numbers that are 0 are not written, as the row was made of zeros.
     """
     state = bar.state
     position = state.positions[i]
@@ -221,7 +221,10 @@ def pick_columns(tape: RunTape) -> Columns:
 
 @inlined
 def record_quietly(columns: Columns, one: a.One, profit: float, row: int) -> None:
-    """Write one bar in which nothing filled: what is held, and its profit."""
+    """Write a bar of one position in which only prices moved into a row of the record.
+
+    It writes what :func:`record_account` writes of such a bar, into columns that the loop holds.
+    """
     wallet = one.wallet
     position = one.position
     columns.equity[row] = wallet.equity
@@ -240,19 +243,23 @@ def record_quietly(columns: Columns, one: a.One, profit: float, row: int) -> Non
 
 
 def has_way(lives: FloatArray) -> bool:
-    """Return whether outcomes have rows for what prices do on the way to a close."""
+    """Return whether the outcomes have rows for what prices do on their way to a close."""
     return len(lives) > N_CLOSES
 
 
 def write_life(
     bar: a.AccountBar, lives: FloatArray, is_quiet: bool, has_no_walk: bool, t: int
 ) -> None:
-    """Write wealth at the close, ruin, liquidations and calls into column t of ``lives``.
+    """Write what became of one simulated history in bar t into column t of ``lives``.
 
-    ``lives`` of shape (rows, n_bars) are the outcomes of simulated paths. If there are rows for
-    them, also the day's base, and the least and the most wealth on the way of prices to the close.
-    The walk of prices through a bar notes these two in the scratch; a bar that ``has_no_walk`` has
-    them noted here. Events of a bar that ``is_quiet`` are 0, as the rows were made.
+    ``lives`` of shape (rows, n_bars) has the outcomes of simulated paths. The first rows are known
+    at each close: wealth, ruin, and the liquidations, bad debt and margin calls of the bar. Three
+    more are written if the array has rows for them: the least and the most wealth that prices gave
+    on their way to the close, and the base of the day's loss limit.
+
+    The general steps of a bar note these extremes in the scratch; for a bar without them
+    (``has_no_walk``) they are noted here. In a bar that ``is_quiet`` only prices moved: its events
+    stay 0.
     """
     wallet = bar.state.wallet
     lives[WEALTH, t] = wallet.equity + wallet.reserve
