@@ -212,8 +212,10 @@ def format_cell(value: object, write: Callable[[float], str]) -> str:
     """Format a cell of a table: claims, times, texts, and numbers as ``write`` has them."""
     if isinstance(value, bool | np.bool_):
         return STYLES["claim"](float(value))
-    if isinstance(value, dt.datetime) and isinstance(value, pd.Timestamp):  # NaT is one alone
-        return format_time(value.value)
+    if isinstance(value, dt.datetime):
+        if pd.isna(value):
+            return NONE
+        return format_time(pd.Timestamp(value).value)
     if isinstance(value, str):
         return value
     if not isinstance(value, SupportsFloat):

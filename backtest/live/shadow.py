@@ -52,7 +52,7 @@ from backtest.market import Markets, as_markets
 from backtest.options import refuse_options
 from backtest.results import Result
 from backtest.results.manifest import describe_history
-from backtest.results.tables import value_of
+from backtest.results.tables import price_of, value_of
 
 PARTS = (
     "deposits",
@@ -77,6 +77,17 @@ MEANINGS = {
     "funding": "other funding than modeled",
     "unexplained": "up to the equity of the snapshot",
 }
+ORDER_HEADS = {
+    "time": Head("order"),
+    "instrument": Head("instrument"),
+    "quantity": Head("quantity", "contracts"),
+    "price": Head("modeled price", style="price"),
+    "filled": Head("filled", "contracts"),
+    "fill_price": Head("mean price of fills", style="price"),
+    "first_fill": Head("first fill"),
+    "price_cost": Head("cost of the price", "money", "money"),
+}
+"""The columns of the orders of a shadow."""
 LARGE = 1e-6
 """The share of the equity over which an unexplained difference is named first."""
 ROUNDING = 1e-9
@@ -129,6 +140,11 @@ class Shadow(core.Reportable):
         part, and ``account`` at snapshots, otherwise NaN.
     days : DataFrame
         By day, UTC: ``policy`` and ``account`` at its last close, and the change of each part.
+    orders : DataFrame
+        A row per order of the policy: its ``time``, ``instrument``, ``quantity`` in contracts
+        (positive buys) and modeled ``price``; of the fills that belong to it, the quantity
+        ``filled``, their mean ``fill_price``, the time of the ``first_fill``, and the
+        ``price_cost``, what their prices cost beside the modeled one (positive was paid).
     missed, extra : DataFrame
         Orders of the policy that no fill belongs to, and fills that belong to no order.
     differing : mapping of str to tuple
@@ -144,6 +160,7 @@ class Shadow(core.Reportable):
     account: float
     bars: pd.DataFrame
     days: pd.DataFrame
+    orders: pd.DataFrame
     missed: pd.DataFrame
     extra: pd.DataFrame
     differing: Mapping[str, tuple[float, float]]
@@ -270,7 +287,7 @@ class Shadow(core.Reportable):
         ]
 
     def list_parts(self) -> list[Part]:
-        return [self._show_parts(), self._show_paths(), self._show_days(), self._show_missed()]
+        return [self._show_parts(), self._show_paths(), self._show_days(), self._show_orders()]
 
     def _show_parts(self) -> Part:
         rows = {}
@@ -326,17 +343,23 @@ class Shadow(core.Reportable):
             blocks=(table,),
         )
 
-    def _show_missed(self) -> Part:
+    def _show_orders(self) -> Part:
+        orders = ShownTable(
+            self.orders.assign(price_cost=self._clear_rounding(self.orders["price_cost"])),
+            heads=ORDER_HEADS,
+            empty="The policy made no order.",
+        )
+        extra = ShownTable(
+            self.extra,
+            "Fills without an order",
+            columns=("time", "instrument", "quantity", "price", "fee"),
+            empty="No fill was without an order.",
+        )
         return Part(
-            key="missed",
-            title="Orders that were missed",
-            lead="Of the policy, without a fill.",
-            blocks=(
-                ShownTable(self.missed, empty="No order of the policy was missed."),
-                ShownTable(
-                    self.extra, "Fills without an order", empty="No fill was without an order."
-                ),
-            ),
+            key="orders",
+            title="Orders and their fills",
+            lead="Of the policy; what nothing was filled of, was missed.",
+            blocks=(orders, extra),
             is_folded=True,
         )
 
@@ -357,6 +380,7 @@ class Shadow(core.Reportable):
             "account": self.account,
             "parts": dict(self.parts),
             "days": core.list_records(self.days.reset_index()),
+            "orders": core.list_records(self.orders),
             "missed": core.list_records(self.missed),
             "extra": core.list_records(self.extra),
             "differing": {name: list(pair) for name, pair in self.differing.items()},
@@ -435,6 +459,7 @@ def shadow(
         account=equity_at_end["account"],
         bars=bars,
         days=sum_days(bars),
+        orders=list_orders(setup, orders, live.fills, matched),
         missed=orders.iloc[missed],
         extra=live.fills.iloc[matched.extra],
         differing={name: (gap.ours, gap.theirs) for name, gap in gaps[-1].items()},
@@ -774,6 +799,53 @@ def match_fills(orders: pd.DataFrame, fills: pd.DataFrame, interval: int) -> Mat
         by_order[k] = np.flatnonzero(is_matched).tolist()
         is_free &= ~is_matched
     return Matched(by_order, np.flatnonzero(is_free).tolist())
+
+
+def list_orders(
+    setup: Setup,
+    orders: pd.DataFrame,
+    fills: pd.DataFrame,
+    matched: Matched,
+) -> pd.DataFrame:
+    """Return a row for each order with what came of it, as ``Shadow.orders`` says."""
+    rows = []
+    for k, own_rows in enumerate(matched.by_order):
+        order: Any = orders.iloc[k]
+        if order["kind"] == "bad_debt":
+            continue
+        row = {name: order[name] for name in ("time", "instrument", "quantity", "price")}
+        rows.append({**row, **sum_fills(setup, order, fills.iloc[own_rows])})
+
+    # Where nothing was filled, a column of times has none that says its zone.
+    table = pd.DataFrame(rows, columns=[*ORDER_HEADS])
+    for name in ("time", "first_fill"):
+        table[name] = pd.to_datetime(table[name], utc=True)
+    return table
+
+
+def sum_fills(setup: Setup, order: Any, fills: pd.DataFrame) -> dict[str, Any]:
+    """Return what the fills of an order come to beside it; without one it was missed."""
+    if fills.empty:
+        return {"filled": 0.0, "fill_price": math.nan, "first_fill": pd.NaT, "price_cost": 0.0}
+
+    quantities = fills["quantity"].to_numpy(dtype=np.float64)
+    prices = fills["price"].to_numpy(dtype=np.float64)
+    filled = float(quantities.sum())
+    mean_price = float(prices @ quantities) / filled
+    cost = filled * (mean_price - order["price"])
+
+    # The price of an inverse contract is not in proportion to its value; that of coins is.
+    if order["instrument"] in setup.markets.names:
+        contract = setup.venues[order["instrument"]].contract
+        mean_value = float(value_of(contract, prices) @ quantities) / filled
+        mean_price = float(price_of(contract, mean_value))
+        cost = filled * (mean_value - float(value_of(contract, order["price"])))
+    return {
+        "filled": filled,
+        "fill_price": mean_price,
+        "first_fill": fills["time"].iloc[0],
+        "price_cost": cost,
+    }
 
 
 def build_tables(

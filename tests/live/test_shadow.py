@@ -5,6 +5,7 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 import backtest as bt
 from backtest.live import ledger
-from backtest.live.shadow import PARTS, Shadow
+from backtest.live.shadow import PARTS, Shadow, sum_fills
 from backtest.strategies import VolTarget
 from tests.kit import Hold, ask, call, check_refused
 
@@ -94,6 +95,44 @@ def test_each_part_by_hand(fills, equity, expected):
         assert shadow.parts[part] == pytest.approx(expected.get(part, 0.0), abs=1e-9), part
     assert sum(shadow.parts.values()) == pytest.approx(equity - POLICY, abs=1e-9)
     assert not shadow.differing
+
+
+def test_an_order_has_what_its_fills_come_to(tmp_path):
+    """Ten at a modeled 100: 4 at 101 and 4 at 103 are 8 at 102, 8 * 2 worse; none is a miss."""
+    shadow = follow(fill(1.2, 4, 101, 0.4), fill(1.5, 4, 103, 0.4), end=end_at(1233.2, 8.0, 100.0))
+    assert list(shadow.orders) == [
+        *("time", "instrument", "quantity", "price"),
+        *("filled", "fill_price", "first_fill", "price_cost"),
+    ]
+    (order,) = shadow.orders.to_dict("records")
+    assert (order["quantity"], order["price"]) == (10.0, 100.0)
+    assert (order["filled"], order["fill_price"], order["price_cost"]) == (8.0, 102.0, 16.0)
+    assert order["first_fill"] == pd.Timestamp("2024-01-01T01:12Z")
+    assert shadow.parts["prices"] == pytest.approx(-16.0)
+
+    missed = follow(end=end_at(1000.0, 0.0, 100.0))
+    (order,) = missed.orders.to_dict("records")
+    assert (order["filled"], order["price_cost"]) == (0.0, 0.0)
+    assert pd.isna(order["fill_price"])
+    assert pd.isna(order["first_fill"])
+    (saved,) = missed.to_dict()["orders"]
+    assert saved["first_fill"] is None
+    missed.report(tmp_path / "missed.md")
+    assert "| 10 | 100 | 0 | - | - | 0.00 |" in (tmp_path / "missed.md").read_text()
+
+
+def test_the_mean_price_of_an_inverse_contract_is_that_of_its_value():
+    """100 USD a contract: one at 100 is a coin, one at 200 half of one: .75 each, at 133.33."""
+    contract = bt.Contract(kind="inverse", size=100.0)
+    setup: Any = SimpleNamespace(
+        markets=SimpleNamespace(names=["X"]), venues={"X": SimpleNamespace(contract=contract)}
+    )
+    order = pd.Series({"instrument": "X", "price": 100.0, "quantity": 2.0})
+    fills = pd.DataFrame({"time": HOURS[:2], "quantity": [1.0, 1.0], "price": [100.0, 200.0]})
+
+    found = sum_fills(setup, order, fills)
+    assert found["fill_price"] == pytest.approx(400.0 / 3.0)
+    assert found["price_cost"] == pytest.approx(2.0 * (1.0 - 0.75))
 
 
 def test_a_fill_in_a_later_bar_of_the_interval_is_timing():
