@@ -136,9 +136,11 @@ LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}
 
 
 def compile_entry(function: Callable[..., Any], name: str, kinds: tuple[Any, ...]) -> ObjectFile:
-    """Return the object of a function for Python: it reads a table of words, and writes a place.
+    """Return the object file of a function that Python calls.
 
-    ``kinds`` are the types of its arguments. It returns None, numbers, or tuples of them.
+    Python passes one table of 64-bit words with all arguments, and the place for the results.
+    ``name`` is the name of the object, ``kinds`` are numba's types of the arguments. The function
+    returns None, a number, or a tuple of numbers.
     """
     made = compile_whole(function, kinds)
     returned: Any = made.signature.return_type
@@ -149,16 +151,20 @@ def compile_entry(function: Callable[..., Any], name: str, kinds: tuple[Any, ...
 
 
 def compile_formula(function: Callable[..., Any], name: str, kinds: tuple[Any, ...]) -> ObjectFile:
-    """Return the object of a formula, called as a C function; where it raises it answers no.
+    """Return the object file of a user's formula, which is called as a C function.
 
-    No is -1 of a leverage, a float, and 0 of an integer.
+    ``kinds`` are numba's types of its arguments. C has no exceptions: where the formula raises, it
+    returns "no", which is -1 for a float (a leverage) and 0 for an integer.
     """
     made = compile_whole(function, kinds)
     return emit(made, name, LETTERS[made.signature.return_type], write_plain_call)
 
 
 def compile_whole(function: Any, kinds: tuple[Any, ...]) -> Any:
-    """Return the compiled version of a function, which may be of numba already, for some kinds."""
+    """Return numba's compiled version of a function for arguments of some types (``kinds``).
+
+    ``function`` is a Python function, or one that numba's ``jit`` has wrapped already.
+    """
     dispatcher = function
     if not hasattr(function, "overloads"):
         dispatcher = jit(function, is_linked=False)
@@ -170,15 +176,17 @@ def compile_whole(function: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], str]) -> ObjectFile:
-    """Return a compiled function as an object file, which others find by one symbol.
+    """Return the machine code of a compiled function as an object file with one public symbol.
 
-    ``made`` is what numba has compiled, ``name`` that of the object, ``returns`` the kinds that it
-    returns. The symbol is that of a second function, the call: it takes the arguments of Python or
-    of C, and calls the function as numba does. ``write`` writes it as a text of LLVM.
+    ``made`` is numba's compiled version of the function, ``name`` the name of the object, and
+    ``returns`` the kinds of its results, a letter each. Callers do not know numba's way to call
+    the function. So a second function, the call, is added: it takes the arguments as callers have
+    them, and passes them on. ``write`` writes it as LLVM assembly. It has the public symbol.
 
-    All else becomes internal to the object, and may be inlined and dropped: first all but the
-    function, so that the call can be linked to it by name, and then the function too.
+    All other functions become internal to the object, so that LLVM may inline and drop them. The
+    function itself stays public until the call is linked to it by its name.
     """
+    # 1. A module of LLVM with the function and all that it calls, of which it alone is public.
     library = made.library
     if isinstance(library, WholeLibrary):
         module = library._final_module.clone()
@@ -189,6 +197,7 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
         if not function.is_declaration and function.name != entry.name:
             function.linkage = "internal"
 
+    # 2. The call is linked in. Then it alone is public.
     symbol = object_code.name_symbol(name)
     call = parse_assembly(write(entry, symbol, returns))
     call.triple = module.triple
@@ -196,15 +205,16 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     module.link_in(call)
     module.get_function(entry.name).linkage = "internal"
 
-    # Only what the call reaches is left. A print would wait for the interpreter's lock for ever.
+    # 3. What the call does not reach is dropped. The rest must not need the interpreter's lock, as
+    # print does: it would wait for it for ever.
     machine = describe_machine()
     drop_dead_code(module, machine)
     needs = list_needs(module)
     if "numba_gil_ensure" in needs:
         raise TypeError("print is not supported in compiled code")
 
-    # The object is for the processor that numba compiles for. If that has instructions which this
-    # one lacks (a higher level), a second one is made that this process can load here.
+    # 4. Machine code for the processor that numba compiles for. Where that has instructions which
+    # this processor lacks (a higher level), a second object is made that can be loaded here.
     here = b""
     if cache_folders.is_for_higher_level():
         here = bytes(describe_machine(is_here=True).emit_object(module))
@@ -213,7 +223,7 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
 
 
 def drop_dead_code(module: Any, machine: Any) -> None:
-    """Remove from a module what its call does not reach."""
+    """Remove from a module of LLVM what its only public function does not reach."""
     passes = newpassmanagers.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     tuning = newpassmanagers.create_pipeline_tuning_options(0)
@@ -350,10 +360,11 @@ class OwnLibrary(JITCodeLibrary):
 
 
 def mark_records(module: ir.Module) -> None:
-    """Write at arguments that are records by reference that no store changes them.
+    """Mark all arguments that are pointers to records as "noalias": no store changes a record.
 
-    A record never changes. Without this, LLVM reads the address of each of its arrays again after
-    every store into one of them, and so computes no lanes side by side.
+    A record has the addresses of arrays, and never changes. Without the mark LLVM must assume that
+    a store into one of the arrays changes the record, and reads all addresses anew after each
+    store. Then it cannot compute several accounts with one vector instruction.
     """
     for function in module.functions:
         for argument in function.args:
@@ -384,11 +395,18 @@ class LinkedLibrary(OwnLibrary):
                 passes.run(function, builder)
 
     def finalize(self) -> None:
-        """End the library, to which no code is added any more: nothing is linked into it here."""
+        """Note that no code is added to this library any more; numba calls it when that is so.
+
+        numba's own method would link in all that is called, and optimize the result. Here that is
+        left to the library of the whole object (:class:`WholeLibrary`), which does it once.
+        """
         self._finalize_final_module()
 
     def _finalize_final_module(self) -> None:
-        """Do what numba does at the end but for loading: name constants, and note that it ended."""
+        """Do the last steps of numba's own method, but do not load the code.
+
+        They give global constants their names, and mark the library as finished.
+        """
         self._finalize_dynamic_globals()  # type: ignore[no-untyped-call] # numba's
         self._finalized = True
 
@@ -413,11 +431,11 @@ class WholeLibrary(OwnLibrary):
     """
 
     def finalize(self) -> None:
-        """Link all that is called into the module, and let numba optimize it as one.
+        """Link all that the function calls into one module, and let numba optimize that as a whole.
 
-        numba calls it once all code of the library is written. Its own ``finalize`` would link the
-        libraries again, so their list is emptied before; and it optimizes what it finds, so all is
-        linked and marked before.
+        numba calls it once all code of the library is written. The ``finalize`` of its own class,
+        called last, optimizes what the module then has. It would also link the libraries that are
+        listed, a second time: so the list is emptied before.
         """
         module = self._final_module
         own_names = {function.name for function in module.functions if not function.is_declaration}
@@ -434,10 +452,11 @@ class WholeLibrary(OwnLibrary):
         super().finalize()  # type: ignore[no-untyped-call] # numba's
 
     def _finalize_final_module(self) -> None:
-        """Check that all functions called are in the module; do not load it, as numba would.
+        """Check that no compiled function is missing in the module; do not load it, as numba would.
 
-        ``finalize`` of numba calls it last. Names of functions that numba compiled begin with
-        MANGLED; what is only declared then would be missing in the object.
+        ``finalize`` of numba's class calls it last. A function that is declared but not defined is
+        missing in the object. C functions may be; functions that numba compiled, whose names begin
+        with MANGLED, may not.
         """
         self._finalize_dynamic_globals()  # type: ignore[no-untyped-call] # numba's
         for function in self._final_module.functions:
@@ -447,13 +466,14 @@ class WholeLibrary(OwnLibrary):
 
 
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
-    """Link libraries, and all that they call, into a module; return them, each once.
+    """Link libraries, and all libraries that they call, into a module; return each of them once.
 
-    A LinkedLibrary brings its own code alone, so the libraries that it calls are linked too. A
-    library of numba's own has linked what it calls already.
+    A library is a compiled function with the list of libraries that it calls. The module of a
+    LinkedLibrary has its own code alone, so the libraries that it calls are linked too. A library
+    of numba's own class contains what it calls.
     """
-    # All libraries, each before those that it calls. The list is a stack, whose last one is next:
-    # so it is reversed.
+    # All libraries that are called, in the order in which a search from the first one meets them.
+    # ``waiting`` is a stack, so lists go onto it reversed.
     found: dict[int, Any] = {}
     waiting = libraries[::-1]
     while waiting:
@@ -482,10 +502,11 @@ def list_needed(library: Any) -> list[Any]:
 
 
 def share(module: Any, unshared: set[str]) -> None:
-    """Mark the functions that a module defines, so that the linker keeps one copy of each.
+    """Mark the functions that a module defines as copies, of which the linker keeps one.
 
-    Several libraries may hold the same function. Marked ("linkonce_odr"), it may also be dropped
-    once all calls of it are inlined. Functions whose names are ``unshared`` are not marked.
+    Several libraries may define the same function. Without the mark ("linkonce_odr") the linker
+    would refuse the second one. A marked function is also dropped once all its calls are inlined,
+    so functions that must stay are named in ``unshared``, and keep their linkage.
     """
     for function in module.functions:
         is_defined = not function.is_declaration and function.linkage == Linkage.external
@@ -495,11 +516,12 @@ def share(module: Any, unshared: set[str]) -> None:
 
 @contextlib.contextmanager
 def linking(whole: str | None) -> Iterator[None]:
-    """Let numba make libraries of our classes for what is compiled inside.
+    """Let numba compile with our library classes inside a ``with`` block, and undo that after it.
 
-    The library named ``whole`` becomes an object (:class:`WholeLibrary`), or none if it is None;
-    others are linked into what calls them (:class:`LinkedLibrary`). Where numba lacks what our
-    classes stand in for, its own are used, which take longer.
+    numba makes a library for each function that it compiles. The one named ``whole`` becomes an
+    object file (:class:`WholeLibrary`); the code of all others is linked into their callers
+    (:class:`LinkedLibrary`). With None none becomes an object. A version of numba without the parts
+    that our classes replace keeps its own class, with which compiling takes longer.
     """
     if not CAN_LINK:
         yield

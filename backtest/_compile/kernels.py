@@ -188,7 +188,12 @@ def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
 
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
-    """Return the kernels of a module as entries, compiled where no folder has them."""
+    """Return the kernels of a module by name: functions that Python calls and machine code runs.
+
+    A kernel is compiled at its first call, unless a cache folder has its object. ``mark`` is a hash
+    of the module, of all modules that it calls and of the compiler: if one of them changes, another
+    object is looked for.
+    """
     sources = list_sources(module)
     paths = [Path(str(source.__file__)) for source in sources]
     mark = hash_texts(*map(read_text, paths), *read_compiler())[:12]
@@ -207,7 +212,11 @@ def compile_module(module: ModuleType) -> Any:
 
 @functools.cache
 def compile_functions(module: ModuleType) -> dict[str, Any]:
-    """Return the functions of a module for compiled code; its kernels are written as objects."""
+    """Return the functions of a module, wrapped for numba, by name.
+
+    Includes those of all modules of this package that it calls. Nothing is compiled yet: numba does
+    that at the first call of each, or :func:`compile_entry` when it writes a kernel as an object.
+    """
     sources = list_sources(module)
     compile_rules(sources, OF_KERNELS, inlines_all=True)
     compiled = {}
@@ -241,9 +250,12 @@ def read_checks() -> str:
 
 
 def list_sources(module: ModuleType) -> list[ModuleType]:
-    """Return a module and those of this package that it names, and that those name."""
+    """Return a module and all modules of this package that it uses, directly or through others.
+
+    A module is used where one of its names is a function or a module of another.
+    """
     sources = [module]
-    for source in sources:  # which grows
+    for source in sources:  # the list grows while it is read
         names = set()
         for value in vars(source).values():
             if isinstance(value, FunctionType):

@@ -535,9 +535,11 @@ def list_tables(account: Account) -> list[str]:
 
 
 def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
-    """Return for each bar when trading resumes if an equity stop closes the account there, ns.
+    """Return for each bar the time at which trading resumes if an equity stop acts in it.
 
-    Infinite if it never does. ``opens`` of shape (n_bars,) are those of the bars, UTC ns.
+    ``opens`` of shape (n_bars,) are the open times of the bars, UTC ns; the result has the same
+    shape and unit, as floats. By ``account.after_stop``: "continue" resumes at once, "halt" never
+    (infinity), "next month" at midnight of the next month, a duration such as "7d" after it.
     """
     if account.after_stop == "continue":
         return np.asarray(opens, dtype=np.float64)
@@ -550,7 +552,8 @@ def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
     local = core.utc_index(opens).tz_convert(account.day).tz_localize(None)
     next_months = (local.to_period("M") + 1).to_timestamp()
 
-    # One that the clocks skip is the time that they show next; of one that they repeat, the first.
+    # Where daylight saving skips that midnight, the next time that exists; where it occurs twice,
+    # the first of the two.
     takes_first = np.ones(len(opens), dtype=bool)
     ends = next_months.tz_localize(account.day, ambiguous=takes_first, nonexistent="shift_forward")
     return np.asarray(ends.as_unit("ns").asi8, dtype=np.float64)
@@ -566,9 +569,11 @@ def without_flows_before(account: Account, start: int) -> Account:
 
 
 def check_setting(account: Account, venue: Venue, name: str = "") -> None:
-    """Raise ParameterError if the venue allows no such leverage, or needs a margin call.
+    """Raise ParameterError if the settings of an account do not fit its venue.
 
-    ``name`` is that of the instrument, for the message.
+    Its ``venue_leverage`` must be allowed by the margin table, its ``min_leverage`` must be within
+    that, and a venue that waits after a margin call needs one. ``name`` is the instrument, for the
+    message.
     """
     of_name = f" for {name}" if name else ""
     # The first bracket of a margin table allows most. The setting holds for the whole run, so the

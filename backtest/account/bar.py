@@ -165,11 +165,11 @@ def fill_early(bar: r.AccountBar, t: int) -> None:
 
 
 def fill_late(bar: r.AccountBar, t: int) -> None:
-    """Fill what was decided at the last close (t - 1) at the close of bar t (``"next_close"``).
+    """Fill at the close of bar t what was decided at close t - 1 (``Account(fill="next_close")``).
 
-    Called after the walk of bar t. Until this close the old position was held, and met the prices
-    of the bar: ``walk.carried`` keeps its contracts, for the report of this bar. What is decided
-    at this very close waits for the next one.
+    Called after the prices of bar t were walked through, as the old position met all of them. Its
+    contracts are kept in ``walk.carried``, because the report of this bar shows them. A decision
+    made at close t is not there yet: it fills at close t + 1.
     """
     state = bar.state
     for i in range(len(state.positions)):
@@ -245,22 +245,27 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
 
 
 def set_fill(terms: r.Terms, feed: r.MarketFeed, quote: r.Quote, t: int, i: int) -> None:
-    """Write where orders of instrument i fill in bar t: ``quote.fill``, and ``quote.decided``.
+    """Write at which contract values orders of instrument i fill in bar t, by ``terms.fill``.
 
-    Both are contract values. ``decided`` is the close that the decision saw, from which limit
-    orders measure their limit. By when the account fills:
+    ``quote.fill`` is where market orders fill. ``quote.decided`` is the close from which the limits
+    of limit orders are measured; other orders do not read it.
 
-    - AT_OPEN: both are the open;
-    - EARLY: both are the last close, at which the decision is made;
-    - LATE: both are the close of this bar, one after the decision;
-    - RESTING (limit orders): ``decided`` is the last close, and ``fill`` the open.
+    ==========  ======================  ======================
+    terms.fill  quote.fill              quote.decided
+    ==========  ======================  ======================
+    AT_OPEN     open of bar t           open of bar t
+    EARLY       close of bar t - 1      close of bar t - 1
+    LATE        close of bar t          close of bar t
+    RESTING     open of bar t           close of bar t - 1
+    ==========  ======================  ======================
     """
     quote.fill = quote.open
     quote.decided = quote.open
     if terms.fill == r.AT_OPEN:
         return
 
-    # The instrument has no data in the bar of that close: nothing was decided, the open stays.
+    # Where the instrument has no data in the bar of that close, no order was decided on it, and
+    # both stay at the open.
     bar_of_close = t if terms.fill == r.LATE else max(t - 1, 0)
     if not feed.span[i, 0] <= bar_of_close < feed.span[i, 1]:
         return

@@ -707,10 +707,12 @@ def compute_increased_quantity(bar: r.AccountBar, i: int, common_factor: float) 
 
 
 def trade_to(bar: r.AccountBar, t: int, i: int, quantity: float, is_increase: bool) -> None:
-    """Trade instrument i to some signed contracts at its quote, and book the fill.
+    """Trade instrument i at its quote until ``quantity`` signed contracts are held, and book it.
 
-    Lots, minimum notional and volume may leave another quantity (4.4, 4.5). Writes position,
-    wallet, ledger and log. Does nothing if the quantity is held already.
+    The rounding to lots, the minimum notional and the volume may fill less, or nothing (accounting
+    4.4, 4.5). Writes position, wallet, ledger and log. ``is_increase``: the order opens or adds, so
+    an isolated position must have its whole margin after it. Returns at once if there is nothing
+    to trade.
     """
     terms = bar.terms
     state = bar.state
@@ -722,11 +724,12 @@ def trade_to(bar: r.AccountBar, t: int, i: int, quantity: float, is_increase: bo
     before = balance.pick_balances(terms, state, i)
     trade = orders.fill(rules, before, bar.quotes.instruments[i], quantity, rules.fee)
     balance.enter_fill(bar, t, i, Event.FILL, before, trade, stops=0)
+    # A wallet that could not pay the whole fee left the rest to the margin just posted.
     if is_increase and r.is_isolated(terms, i):
         post_in_full(bar, before, trade, i)
 
-    # Policies see a position without the overlay, so that of its last order is kept. An order that
-    # was skipped, because it was too small, leaves that of the one before.
+    # The overlay of the last order, by which policies divide to see their position without it. An
+    # order that was too small to fill changes nothing.
     if trade.quantity != 0.0:
         position.factor = state.wallet.overlay
     restart_if_opened(state, i, quantity_before=before.position.quantity)

@@ -158,11 +158,11 @@ def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> fl
 
 @of_options(returns=None)
 def end_close(bar: r.AccountBar, t: int, fees_asked: float, fees_paid: float) -> None:
-    """Charge closed options the fees that the account can pay, and book and log their losses.
+    """Charge the fees of the options that :func:`close_options_of_pool` closed, and book losses.
 
-    ``fees_asked`` are the fees of all of them, ``fees_paid`` what the account pays of that: money.
-    Each pays the same share of its own fee. Reads what :func:`close_options_of_pool` has written of
-    each option, and empties its ``quantities_closed``. Writes cash, ledger and log.
+    ``fees_asked`` is the sum of the fees that the venue asks for, ``fees_paid`` what the account
+    can pay of it: money. Each option pays the same share of its own fee. Reads what that function
+    wrote for each option, and sets ``quantities_closed`` back to 0. Writes cash, ledger and log.
     """
     option_state = bar.state.options
     # Fees of 0 are paid in full: 0 / 0 is no share.
@@ -263,12 +263,12 @@ def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
 
 @of_options(returns=-1)
 def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
-    """Return the option whose step of a liquidation ranks best, -1 if no step beats ``best``.
+    """Return the option to close a part of next in a liquidation, -1 if no option is to be closed.
 
-    A step closes a part of an option position. It helps if it adds more than ``least`` to the
-    excess of the pool (backing less level times requirement): money, more than rounding. Steps are
-    compared by a score, the largest first; ``best`` is that of the best step of the positions, on
-    the same scale. Each step is tried and taken back.
+    Each option's step is tried and taken back. It counts if it raises the excess of the pool (what
+    backs the pool less its requirement) by more than ``least``, money: less is rounding. Of these
+    the one with the highest score is returned, if that is over ``best``: the score of the best
+    step among the positions, which the caller has found before.
     """
     terms = bar.terms
     state = bar.state
@@ -288,11 +288,11 @@ def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
 
 
 def try_option_step(bar: r.AccountBar, k: int) -> tuple[float, float]:
-    """Return what a step of option k would add to the excess of the pool, and the part it trades.
+    """Return what one liquidation step of option k would do, without doing it.
 
-    The excess is what the pool has over its requirement: money. The part, 0 to 1, is of the
-    position. A trial: writes position and cash as after the step, computes the excess, and writes
-    back what stood there.
+    The first number is how much the excess would rise, money: the excess is what backs the pool,
+    less its requirement. The second is the part of the position, 0 to 1, that the step would trade.
+    Position and cash are changed for the trial, and are as before when the function returns.
     """
     terms = bar.terms
     state = bar.state
@@ -350,11 +350,11 @@ def score_option_step(bar: r.AccountBar, k: int, gain: float, part: float) -> fl
 
 
 def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
-    """Return the maintenance margin of option k as if nothing else were held: money.
+    """Return the maintenance margin that option k would need if nothing else were held: money.
 
-    0 where the account does not order steps by it. Writes quantities of 0 for all other positions
-    and options, asks for the requirement, and writes back what was held (put aside in the walks,
-    and in ``quantities_aside``). Collateral stays.
+    Only accounts whose liquidation goes by LARGEST_REQUIREMENT ask for it; for others it is 0. A
+    trial: all other positions and options are written as 0, the requirement is computed, and what
+    was held is written back. Collateral stays.
     """
     terms = bar.terms
     state = bar.state
@@ -381,11 +381,12 @@ def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
 def rank(
     terms: r.Terms, relief: float, loss: float, needed: float, notional: float, place: float
 ) -> float:
-    """Return how a step of a liquidation ranks in the order of the account: the largest first.
+    """Return the score of a liquidation step; the step with the largest score is taken first.
 
-    Picks one of the measures of the step, as the account says: ``relief`` is the gain of excess per
-    notional closed, ``loss`` the unrealized loss, ``needed`` the requirement of the position alone,
-    ``notional`` its notional, all money; ``place`` is its place in an order by name, the first 0.
+    ``terms.order`` says which measure of the step is its score: ``relief``, the gain of excess per
+    notional closed (the default); ``loss``, the unrealized loss; ``needed``, the requirement of the
+    position alone; ``notional``; or ``place``, its place in an order by name, 0 for the first.
+    Loss, needed and notional are money.
     """
     if terms.order == r.LARGEST_LOSS:
         return loss

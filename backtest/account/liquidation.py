@@ -57,14 +57,16 @@ class Loan(NamedTuple):
 
 @cold
 def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value) -> Balances:
-    """Liquidate a position at a mark value by its mode; return the balances that it leaves.
+    """Liquidate one position by the mode of its venue; return the balances after it (accounting 5).
 
-    Section 5 of accounting. The position is isolated, or all that the pool has; ``balances`` are
-    those before. A takeover takes it with all that backs it; the other modes close it in one step,
-    or step by step until it no longer fails. Writes ledger and log, once for all steps.
+    In a takeover the venue takes the position and all that backs it. In the other modes it closes
+    the position at once, or step by step until it no longer fails. ``value`` is the contract value,
+    by the mark price, at which it failed; ``balances`` are cash and position before. The position
+    is isolated, or the only one of the pool. Writes ledger and log, one entry for all steps.
 
-    What a closed position leaves: an isolated one its margin in the cash, or a debt that the venue
-    bears; the pool's its debt as a negative cash, which the liquidation of the pool writes off.
+    The margin left of a closed isolated position goes to the cash; if it is negative, the venue
+    bears it as bad debt. A closed cross position may leave negative cash, which the caller,
+    the liquidation of the pool, writes off.
     """
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
     is_isolated = rules.margin.is_isolated
@@ -98,19 +100,21 @@ def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Valu
 
 
 def take_step(bar: r.AccountBar, i: int, before: Balances, now: Balances, value: Value) -> Step:
-    """Close a part of a position that is liquidated, or all of it; return what that did.
+    """Take the next step of a liquidation: close a part of the position, or all; return the step.
 
     ``before`` are the balances at the start of the liquidation, ``now`` those after the steps so
-    far. After a step of a cross position its balances are written into the account, as the pool is
-    tested there (:func:`is_still_failing`); an isolated position is tested on what is returned.
+    far, ``value`` the contract value at which the position failed.
+
+    The test after a step, :func:`is_still_failing`, reads a cross position from the account, so the
+    balances of a cross position are written there. Those of an isolated one are returned alone.
     """
     terms = bar.terms
     rules = r.by_reference(r.pick_instrument(terms, i))
     quote = bar.quotes.instruments[i]
 
-    # How much a step closes may depend on the health factor, assets / debts with their margin at
-    # the level of liquidation. At a level of 1 that of the pool is that of the position, as it is
-    # all that the pool has; at another level it is computed from the account.
+    # The size of a step may depend on the health factor, assets / debts. ``choose_reduction``
+    # computes it from the position alone, which is all that the pool has, at a level of
+    # liquidation of 1. At another level it is computed from the account.
     has_health_of_pool = not rules.margin.is_isolated and rules.full_below_health > 0.0
     if has_health_of_pool and terms.rules.level != 1.0:
         closed = choose_pool_reduction(bar, i)
@@ -177,11 +181,12 @@ def choose_reduction(
     size_at_start: float,
     multiplier: float,
 ) -> float:
-    """Return the signed contracts that the next step of a liquidation closes at a mark value.
+    """Return the signed contracts that the next liquidation step of one position closes.
 
-    All of them, a share, or what brings the position down a bracket; of a margin loan whose health
-    factor is low, as many as repay it. ``size_at_start`` are the contracts without sign with which
-    the liquidation began.
+    That is all of them, the venue's share, or what brings the notional down to the floor of its
+    bracket in the margin table. A margin loan whose health factor is low closes as many as repay
+    it. ``value`` is the contract value at which the position failed, ``size_at_start`` the number
+    of contracts, without sign, with which the liquidation began.
     """
     held = balances.position.quantity
     if is_step_whole(rules, balances, value, size_at_start):
@@ -190,8 +195,8 @@ def choose_reduction(
     if not rules.full_below_health > 0.0:
         return choose_share(rules, held, value)
 
-    # Assets and debts of the loan, money. Backing is their difference, and what is needed, the
-    # maintenance margin, counts against the trader.
+    # Assets and debts of the loan, money: backing = assets - debts. The lender counts against the
+    # trader, so the maintenance margin is taken off the assets, or added to the debts.
     notional = abs(held) * abs(value)
     backing = p.compute_backing(rules, balances, value)
     needed = p.compute_requirement(rules, balances.position, value, multiplier)
@@ -234,15 +239,17 @@ def is_step_whole(
 
 
 def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float:
-    """Return the signed contracts that a partial step closes of ``held`` ones, at a contract value.
+    """Return how many of the ``held`` signed contracts a partial liquidation step closes.
 
-    ``rules.step`` is the share that the venue closes by each step. Where it has none, 0, a step
-    closes what brings the notional down to the floor of its bracket in the margin table.
+    ``rules.step`` is the share that the venue closes in each step. A venue without such a share, 0,
+    closes as much as brings the notional, at contract ``value``, down to the floor of its bracket
+    in the margin table.
     """
     if rules.step > 0.0:
         return held * rules.step
 
-    # A notional at the floor of its bracket, give or take rounding, goes down to the one below.
+    # A notional that stands on the floor of its bracket goes down to the next floor. LEAST_PART is
+    # more than rounding.
     notional = abs(held) * abs(value)
     floor_below = compute_step_floor(rules.margin, notional * (1.0 - LEAST_PART))
     # The lowest bracket has none below: all closes.
@@ -280,10 +287,11 @@ def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Qu
 
 
 def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
-    """Return the signed contracts of instrument i that the next step of a liquidated pool closes.
+    """Return the signed contracts of instrument i that a liquidation step of the pool closes.
 
-    The rules are those of :func:`choose_reduction`: all, a share, or what repays the debt of a loan
-    whose health factor is low. But backing and health factor are those of the whole pool.
+    That is all of them, the venue's share, or, for a margin loan whose health factor is low, as
+    many as repay the borrowed cash. :func:`choose_reduction` has the same rules for a position on
+    its own; here backing and health factor are those of the whole pool.
     """
     state = bar.state
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
@@ -291,8 +299,8 @@ def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
     held = position.quantity
     value = state.positions[i].value
 
-    # The test takes cash and a position, and counts cash + quantity * value as their backing. So
-    # that it finds the backing of the pool, the cash is that backing less the position's value.
+    # ``is_step_whole`` adds up the backing as cash + quantity * value. The cash is chosen here so
+    # that this sum is the backing of the whole pool.
     backing = balance.compute_pool(bar.terms, state)
     balances = r.Balances(backing - held * value, position)
     size_at_start = abs(bar.scratch.walk[i].quantity_at_start)
@@ -302,8 +310,8 @@ def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
     if not rules.full_below_health > 0.0:
         return choose_share(rules, held, value)
 
-    # The health factor, assets / debts, is low: the step repays the debt. A short repays its coins.
-    # A long repays borrowed cash by what it sells; where no cash is borrowed it has nothing to.
+    # A low health factor, assets / debts, makes a step repay the whole debt: a short buys back its
+    # coins, a long is sold to repay borrowed cash. A long without borrowed cash has no debt.
     loan = sum_loan(bar, backing)
     is_low = loan.assets <= rules.full_below_health * loan.debts * (1.0 + TOLERANCE)
     if is_low and (held < 0.0 or loan.borrowed_cash > 0.0):
@@ -312,22 +320,28 @@ def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
 
 
 def sum_loan(bar: r.AccountBar, backing: float) -> Loan:
-    """Return the pool, whose ``backing`` is given, as a margin loan: assets and debts.
+    """Return assets and debts of the pool as a lender sees them, for its health factor.
 
-    What is long was bought with the cash of the account, and what is short was borrowed and sold
-    for cash. So the cash is an asset, or a debt where it is negative: borrowed. Assets count less
-    their maintenance margin, debts count with it, at the level of the account's rule.
+    A long position is an asset that was bought for cash. A short position is a debt: coins that
+    were borrowed and sold for cash. The cash itself is an asset, or a debt where it is negative.
+    The lender counts an asset less its maintenance margin, and a debt plus its maintenance margin.
+
+    ``backing`` is the net worth of the pool, money: cash, collateral, and the value of positions,
+    positive for longs and negative for shorts. All are at the values being tested.
     """
     terms = bar.terms
     held = bar.state.held
     assets = margin.compute_collateral_value(terms.rules.collateral, held)
     debts = 0.0
+
+    # Backing less collateral and positions leaves the cash. The loop takes the positions out.
     cash = backing - assets
     for j in range(len(bar.state.positions)):
         if not r.is_held(bar.state, j) or r.is_isolated(terms, j):
             continue
         position = bar.state.positions[j]
         notional = abs(position.quantity * position.value)
+        # The pool fails where its backing is under ``level`` times its maintenance margin.
         needed = terms.rules.level * margin.find_own_maintenance(terms.rules, held, j)
 
         if position.quantity > 0.0:
@@ -362,17 +376,19 @@ def cap_fee(asked: float, left: float) -> float:
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
 ) -> Step:
-    """Return what closing some contracts of a liquidated position does; writes nothing.
+    """Return the balances after closing some contracts of a liquidated position, loss and notional.
 
-    ``closed`` are signed as the position is. ``value`` is the contract value at which it failed.
+    ``closed`` are contracts with the sign of the position. ``value`` is the contract value at which
+    the position failed its maintenance margin; the close fills worse than that. The loss is that
+    difference and the liquidation fee, money. Writes nothing.
     """
     position = balances.position
     filled = find_fill(rules, value, closed, quote)
     quantity_left = position.quantity - closed
     entry = position.entry if quantity_left != 0.0 else 0.0
 
-    # A cross position is paid for in cash, so a close pays its value back; an isolated one has its
-    # margin alone, to which the profit goes.
+    # The cash has paid the full price of a cross position, so a close pays its value into the cash.
+    # Behind an isolated position stands only its posted margin, so the profit goes into that.
     cash = balances.cash
     margin = position.margin
     if rules.margin.is_isolated:
@@ -402,11 +418,11 @@ def close_contracts(
 def add_from_wallet(
     bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value
 ) -> Balances:
-    """Return the balances with margin added from the cash to a position that fails at a mark value.
+    """Return the balances after automatic margin: cash posted to a position that fails.
 
-    Automatic margin (accounting 3). What is added is the initial margin of the position at its
-    entry, as many times as it takes until the requirement holds, or what the cash has. Writes the
-    log alone.
+    Margin is added in portions of the initial margin at the entry, as many as it takes until the
+    maintenance margin is covered again, or as the cash has (accounting 3). ``value`` is the
+    contract value, by the mark price, at which the position fails. Writes the log alone.
     """
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]

@@ -300,11 +300,14 @@ def sum_bar(ledger: Structs[Money], money: Money, wallet: Wallet, is_fast: bool)
 
 
 def earn(ledger: Structs[Money]) -> float:
-    """Return by how much a bar changed the equity so far, beside deposits and top-ups.
+    """Return what the bar has earned so far: the change of equity without deposits and top-ups.
 
-    Money, summed over all rows of the ledger: each instrument, and the account. ``EARNED`` has the
-    sign (1, -1, or 0 for what is not earned) of each of the first fields of :class:`Money`, in the
-    order of the fields, which is that of the columns of ``numbers``.
+    Money. The ledger has a row for each instrument and a last one for the account. A row has the
+    columns of :class:`Money`. ``EARNED`` is the sign of each of its first columns in the sum: 1 for
+    a profit, -1 for a cost (costs are positive numbers), 0 for what is not earned.
+
+    Profit of collateral and the cost of selling it stand in columns after these, so they are added
+    by name.
     """
     numbers = view_numbers(ledger)
     total = 0.0

@@ -87,11 +87,11 @@ def find_index(terms: Terms, k: int, values: FloatArray) -> float:
 
 @of_options(returns=None)
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
-    """Write index and mark of each option at some contract values of the instruments.
+    """Write the index and the mark of each option, for given contract values of the instruments.
 
-    ``values`` has shape (n instruments,). The index of an option is the price of its underlying. An
-    option whose index has not moved is left as it is. The mark is the model value and the offset
-    that the venue's mark had from it at the open; it is computed for what is held or ordered alone.
+    ``values`` has shape (n instruments,). The index of an option is the price of its underlying,
+    and the mark is the model's value plus the offset of the venue's mark from it at the open. Marks
+    are computed only for options that are held or ordered, and whose index has moved.
     """
     option_state = state.options
     positions = option_state.positions
@@ -145,10 +145,11 @@ def read_orders(bar: AccountBar, t: int, k: int) -> None:
 
 
 def read_marks(bar: AccountBar, t: int, k: int) -> None:
-    """Write what option k is valued from at the open of bar t, and its value and mark there.
+    """Value option k at the open of bar t: write what its price is computed from, value and mark.
 
-    ``years`` to expiry, ``bases`` (forward / index), ``volatilities`` and ``rates`` come from the
-    feed, as does the venue's own mark, per unit of the underlying, NaN if there is none.
+    The feed has years to expiry, forward / index (``bases``), volatility and rate, and the venue's
+    own mark, NaN if there is none. That mark is per unit of the underlying; the account has all
+    prices per contract. An option that expires at this open is worth its payoff.
     """
     option_feed = bar.feed.options
     positions = bar.state.options.positions
@@ -159,8 +160,8 @@ def read_marks(bar: AccountBar, t: int, k: int) -> None:
     index = find_index(bar.terms, k, bar.quotes.mark_open)
     venue_mark = option_feed.sizes[k] * option_feed.marks_open[t, k]
 
-    # What expires at this open is worth its payoff, at the price that it settles by, whatever the
-    # venue's mark.
+    # An option that expires now is worth its payoff at the settlement price. A mark of the venue
+    # would replace that, so it is dropped.
     if option_feed.expiry_bars[k] == t and option_feed.are_inside[k] == 0:
         write_expired(bar.state, k)
         index = option_feed.expiry_spots[k]
@@ -477,12 +478,14 @@ def is_adding_options(state: AccountState) -> bool:
 
 @of_options(returns=(0.0, 0.0))
 def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
-    """Return the money that orders of options pay in any case, and the premiums that can be cut.
+    """Return the money that waiting orders of options must pay, and the part that can be cut.
 
-    In any case they pay all fees, and the price of what closes a short position. What can be cut
-    is the price, with its fee, of options bought anew. Sales bring money, and pay only fees. Called
-    after reductions have filled: what waits keeps ``quantities_kept`` of the contracts held, closes
-    the others, and adds ``quantities_added``, positive for a purchase.
+    The second number is price and fee of contracts that are bought anew: the caller may scale them
+    down. The first is what is due in any case: price and fee of closing shorts, and the fees of
+    sales. Sales bring money, which is not counted.
+
+    Called after reductions have filled. An order that still waits keeps ``quantities_kept`` of the
+    contracts held, closes the others, and adds ``quantities_added``, positive for a purchase.
     """
     option_state = state.options
     paid_in_any_case = 0.0
@@ -509,11 +512,11 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
 
 @of_options(returns=0.0)
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
-    """Write option positions as if orders added ``factor`` of what they add; return what they pay.
+    """Write option positions as if orders filled a ``factor``, 0 to 1, of what they add; a trial.
 
-    ``factor`` is 0 to 1. What they pay is money: premiums and fees, negative where sales bring
-    more. A trial for margin: cash and ledger stay as they are, and ``quantities_aside`` keeps what
-    was held, for the caller to write back.
+    Returns the money that those orders would pay, premiums and fees; negative if sales bring more.
+    Cash and ledger stay as they are. The caller asks for the margin of these positions, and must
+    then write back ``quantities_aside``, where this function keeps what is held.
     """
     option_state = state.options
     outlay = 0.0

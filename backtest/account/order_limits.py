@@ -162,12 +162,12 @@ def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
 
 
 def write_stages(bar: r.AccountBar, i: int, common_factor: float) -> None:
-    """Write the stages of an order, from its limits to its fill, into its plan.
+    """Write into the plan of an order how many contracts each stage left of it, for the report.
 
-    For the report of what each limit cut, so after market orders have filled, or limit orders are
-    placed. Quantities are contracts by side: held before the order, allowed by margin and wallet,
-    rounded to lots and volume, and filled. Of a limit order the last is what is held now; its fill,
-    which comes later or not at all, writes ``quantity_filled`` again.
+    The stages are: held before the order, allowed by margin and wallet, rounded to lots and volume,
+    and filled. All are contracts by the side of the order. Called when market orders have filled,
+    or limit orders are placed. A limit order has not filled then, so its ``quantity_filled`` is
+    what is held now; if it fills later, the fill writes it again.
     """
     plan = bar.scratch.plans[i]
     contract_notional = abs(bar.quotes.instruments[i].fill)
@@ -188,9 +188,10 @@ def write_stages(bar: r.AccountBar, i: int, common_factor: float) -> None:
 
 
 def compute_notional_allowed(plan: r.OrderPlan, common_factor: float) -> float:
-    """Return the notional by side that margin, wallet and common factor leave of an order.
+    """Return the notional, by the side of the order, up to which margin and wallet let it trade.
 
-    An order that found no place (UNPLACED) leaves what is held.
+    ``common_factor``, 0 to 1, is the part of all increases that the initial margin of the account
+    allows. An UNPLACED order is an increase that cannot rest at a limit: it trades nothing.
     """
     if plan.kind == r.UNPLACED:
         return plan.notional_held

@@ -277,19 +277,21 @@ def charge_on_balance(bar: r.AccountBar, t: int, years: float) -> None:
 
 
 def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
-    """Return the money on which interest is due, and of a loan the notional sold short.
+    """Return the money on which interest is due at this open, and the notional sold short.
 
-    The base is money that earns if it is positive, and is borrowed if negative. What came or went
-    at this open, by flows and top-ups, was not there since the last one: it bears no interest yet.
+    The first is positive where it earns interest, and negative where it is borrowed. The second is
+    money too, and is 0 unless the account is a margin loan (``terms.is_loan``).
 
-    - Of derivatives it is the balance (cash without the profit of positions) and posted margins.
-    - Of a loan, where positions are paid for, it is the cash that is left after that.
+    - With derivatives, interest is on the balance (cash without the profit of positions) and on
+      posted margins.
+    - In a margin loan positions are bought, so interest is on the cash that is left.
 
-    ``wallet.cash`` has paid for each cross position, quantity * entry, and for an isolated one only
-    its margin. So the two cases add or subtract that price where the cash is not yet so.
+    ``wallet.cash`` has paid the price of each cross position, quantity * entry, but only the margin
+    of an isolated one. The loop adds or subtracts that price where the rule wants it otherwise.
     """
     terms = bar.terms
     state = bar.state
+    # What flows and top-ups moved at this open was not there since the last one: no interest yet.
     base = state.wallet.cash - money.total_from_outside(bar.ledger)
     sold_short = 0.0
     for i in range(len(state.positions)):
@@ -307,7 +309,7 @@ def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
             if position.quantity < 0.0:
                 sold_short += abs(position.quantity * bar.quotes.instruments[i].mark_open)
 
-        # A derivative is not paid for: the cash gets the price back. A spot leg is.
+        # A derivative is not bought, so its price comes back into the base; a spot leg is bought.
         elif not is_isolated and not r.is_spot(terms, i):
             base += price_paid
     return base, sold_short

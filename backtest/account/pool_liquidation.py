@@ -72,11 +72,12 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
 
 
 def start_liquidation(bar: r.AccountBar) -> None:
-    """Enter all profits up to the values being tested, and note what is held, before it closes.
+    """Enter all profits into the ledger, and note what the pool holds, before anything closes.
 
-    What a partial liquidation closes is measured by the quantities at its start: those of positions
-    go into their walks, those of options into ``started``. Writes the ledger, and counts one
-    liquidation of the pool in its last row, that of the account.
+    Profits count up to the values at which the pool failed. The steps of a partial liquidation are
+    sized by what was held at its start, so that is kept: positions in ``quantity_at_start`` of
+    their walks, options in ``options.started``. Counts one liquidation in the last row of the
+    ledger, that of the account.
     """
     terms = bar.terms
     state = bar.state
@@ -132,10 +133,11 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:
-    """Write everything off, each position with its share of the loss: a takeover.
+    """Let the venue take over the whole pool: positions, options, collateral and cash.
 
-    What the pool is still worth is lost, money and collateral with it. A pool that is worth less
-    than nothing leaves a debt in cash, which :func:`liquidate_pool` writes off.
+    What the pool is still worth is the loss of the account, shared by positions and options in
+    proportion to notional and premium. A pool that is worth less than nothing leaves that as
+    negative cash, which :func:`liquidate_pool` writes off. Writes account, ledger and log.
     """
     state = bar.state
     # Both are asked for before anything is written off.
@@ -144,7 +146,7 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     state.wallet.cash = min(pool_value, 0.0)
     loss = max(pool_value, 0.0)
 
-    # Options and positions share the loss by premium and notional.
+    # Money lost per unit of premium or notional.
     loss_rate = loss / gross if gross > 0.0 else 0.0
     forced_options.end_forfeit(bar, t, loss_rate)
     for i in range(len(state.positions)):
@@ -163,11 +165,11 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
 
 
 def sum_forfeit(bar: r.AccountBar) -> tuple[float, float]:
-    """Return what a takeover takes, the value of the pool, and the gross that shares this loss.
+    """Return the value of the pool, which a takeover takes, and the gross by which it is shared.
 
-    Both are money. The value is that of cash, collateral, cross positions and options, which may be
-    under 0. The gross is the notional of the positions and the premiums of the options, without
-    sign.
+    Both are money. The value is that of cash, collateral, cross positions and options together, and
+    may be negative. The gross is the sum of notionals of positions and premiums of options, without
+    sign: each bears the loss in proportion to its part of the gross.
     """
     state = bar.state
     pool_value = 0.0
@@ -192,10 +194,10 @@ def sum_forfeit(bar: r.AccountBar) -> tuple[float, float]:
 
 
 def forfeit_collateral(bar: r.AccountBar, t: int) -> None:
-    """Write all collateral off, and log it; writes amounts and log.
+    """Set all amounts of collateral to 0 in a takeover, and log each as liquidated.
 
-    Its value is part of the loss that positions and options share, so it is no loss of its own
-    here. Owners in the log are the instruments first, then the collateral.
+    No loss is booked for it here: its value is in the value of the pool, whose loss positions and
+    options share. In the log, collateral c has the number n + c as its owner, after n instruments.
     """
     state = bar.state
     for c in range(len(state.held.amounts)):
@@ -278,11 +280,12 @@ def find_fee(fees: VenueFees, fee_asked: float, notional: float) -> float:
 
 
 def close_positions(bar: r.AccountBar) -> tuple[float, float]:
-    """Close all cross positions into cash; return the fees asked and the notional: money.
+    """Close all cross positions into cash; return the fees asked for it and the notional closed.
 
-    No fee is charged, and no loss booked yet. Writes into the walk of each instrument what
-    :func:`book_close` reads then: contracts, notional, loss (``cost_closed``) and fee asked; a
-    notional of 0 where nothing closed.
+    Both are money. No fee is charged and no loss is booked yet: :func:`book_close` does that for
+    each position, and must be called afterwards. It reads what this function writes into the walk
+    of each instrument: contracts, notional, loss (``cost_closed``) and fee asked. A notional of 0
+    means that nothing was closed.
     """
     state = bar.state
     fees_asked = 0.0
@@ -318,11 +321,11 @@ def book_close(bar: r.AccountBar, t: int, i: int, fee: float) -> None:
 
 
 def close_part(bar: r.AccountBar, i: int, closed: float) -> ClosedPart:
-    """Close some contracts of a cross position, signed as it is, into cash; return what that did.
+    """Close some contracts of a cross position; return loss, notional, and the fee asked for it.
 
-    Writes position and cash, at a fill that slippage and impact make worse than the contract value
-    at which the pool failed: the difference is the loss. The fee is not charged: the caller charges
-    what the account can pay of it.
+    ``closed`` are contracts with the sign of the position. Slippage and impact make the fill worse
+    than the contract value at which the pool failed; the difference is the loss. Writes position
+    and cash. The fee is not charged here: the caller must charge what the account can pay of it.
     """
     state = bar.state
     position = state.positions[i]
@@ -426,10 +429,11 @@ def choose_step(bar: r.AccountBar) -> int:
 
 
 def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
-    """Return by how much a step of a position would raise the excess (money), and its notional.
+    """Return what one step of a partial liquidation of position i would do, without doing it.
 
-    The excess is what the pool has over its requirement. A trial: writes position and cash as after
-    the step, computes the excess, and writes back what stood there.
+    The first number is how much the excess would rise, money: the excess is what backs the pool,
+    less its requirement. The second is the notional that the step would trade. Position and cash
+    are changed for the trial, and are the same as before when the function returns.
     """
     terms = bar.terms
     state = bar.state
@@ -438,7 +442,7 @@ def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
     excess_before = balance.compute_excess(terms, state)
 
     closed = close_part(bar, i, liquidation.choose_pool_reduction(bar, i))
-    # The fee is not in the cash yet: it is at most what the step has left.
+    # close_part does not charge the fee. It is capped at what the pool still has after the step.
     fee = liquidation.cap_fee(closed.fee_asked, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - excess_before
 

@@ -131,8 +131,8 @@ def follow_opened(bar: r.AccountBar) -> None:
 def take_late_profits(bar: r.AccountBar, t: int) -> None:
     """Close positions at their take-profit, where the close of the bar is beyond it.
 
-    Of those alone that a resting order opened or increased in this bar: inside the bar, their
-    take-profit could not act, as its extreme may have come before the fill.
+    Only for positions that a limit order opened or increased in this bar. Inside the bar their
+    take-profit did not act, as the high or low may have come before the fill. The close came after.
     """
     state = bar.state
     for i in range(len(state.positions)):
@@ -145,6 +145,8 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
         quote = bar.quotes.instruments[i]
         position = r.pick_position(state, i)
         take_profit = p.compute_target_price(rules, position, quote)
+        # The side is negated, as prices reach a take-profit by going with the position, and a stop
+        # by going against it.
         if p.is_through(-p.find_side(position), quote.close, take_profit):
             stop_position(bar, t, i, p.PROFIT, take_profit)
 
@@ -435,15 +437,17 @@ def choose_turns(bar: r.AccountBar) -> None:
 
 
 def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, market: int) -> bool:
-    """Return whether prices go to their lows first: where the account has less equity there.
+    """Return whether the walk goes to the lows before the highs: to what costs the account more.
 
-    ``market`` is EVERY for all prices together, or one market, which is judged by its own cross
-    positions, options and collateral. Where the two extremes are equal, give or take rounding, the
-    low is first. Writes the marks of options: those at the opens, in the end.
+    Compares the equity with prices at their lows and at their highs. Where both are equal within
+    float rounding, the low comes first. ``market`` is EVERY for all prices together, or the number
+    of one market, whose own cross positions, options and collateral decide. Marks of options are
+    written on the way, and are those at the opens again in the end.
     """
     n_instruments = len(state.positions)
     has_options = must_value_options(terms, state)
-    # The equity at both extremes, without what is the same in both; gross measures its rounding.
+    # The equity at both extremes, less what is the same in both: money. ``gross`` is the sum of
+    # all notionals, without sign; the rounding of the equity is a small part of it.
     at_low = 0.0
     at_high = 0.0
     gross = 0.0

@@ -442,16 +442,18 @@ def pick_prices(feed: r.MarketFeed) -> Prices:
 
 
 def find_quiet_end(bar: r.AccountBar, t: int, stop: int) -> int:
-    """Return the first bar from t on, at most ``stop``, in which more than prices may be due.
+    """Return the first bar from t on, at most ``stop``, in which more than a price may act.
 
-    That is a flow, the last bar before a delisting, or bar t itself if the instrument is not listed
-    before it. Settlements of funding are asked for bar by bar (:func:`find_due`).
+    For an account of one instrument. That is the bar of the next deposit or withdrawal, the last
+    bar of an instrument that is delisted, or bar t itself if the instrument was not listed before
+    it. Funding is not looked at: :func:`find_due` tells it bar by bar.
     """
     feed = bar.feed
     if feed.span[0, 0] >= t:
         return t
 
-    # An instrument that ends is closed in its last bar.
+    # ``span`` ends one past the last bar. ``ends`` is 1 for an instrument that is delisted, whose
+    # last bar, in which it is closed, is left out too.
     end = min(stop, feed.span[0, 1] - feed.ends[0])
     flow = bar.state.cursor[r.FLOW_NEXT]
     if flow < len(feed.flow_bar):

@@ -56,9 +56,12 @@ def float_of(bits: int) -> float:
 
 
 def exp(x: float) -> float:
-    """Return e to the power of x, as e^r 2^k: k is x / ln 2 rounded, and r the rest."""
+    """Return e^x as 2^k e^r: k is x / ln 2 rounded to a whole number, and r = x - k ln 2."""
     x = float(x)
-    near = min(OVERFLOW * LN_2_HIGH, max(UNDERFLOW * LN_2_HIGH, x))  # in this order NaN is a limit
+    # Cut to where the result is 0 or infinite anyway. In this order of min and max NaN becomes a
+    # limit, and the last line gives NaN back.
+    near = min(OVERFLOW * LN_2_HIGH, max(UNDERFLOW * LN_2_HIGH, x))
+    # Adding SHIFT rounds to a whole number, and subtracting it gives that number back.
     shifted = near * PER_LN_2 + SHIFT
     k = shifted - SHIFT
     value = exp_of_sum(shifted, near - k * LN_2_HIGH, -k * LN_2_LOW)
@@ -101,10 +104,18 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
 
 
 def split_float(x: float) -> tuple[float, float]:
-    """Return the mantissa m, in [0.707, 1.414], and the exponent k of x = m 2^k, for x > 0."""
+    """Return m in [0.707, 1.414] and the whole number k, as a float, of x = m 2^k, for x > 0.
+
+    The bits of a float, read as an integer, are its mantissa and, from bit 52 on, its exponent. So
+    subtracting k << 52 from them divides the float by 2^k.
+    """
+    # Floats below MIN_NORMAL store no exponent, so they are multiplied by 2^54 first.
     is_small = x < MIN_NORMAL
     bits = bits_of(x * TWO_54 if is_small else x)
+
+    # k is such that x / 2^k lies between the root of 1/2 and twice that.
     k = (bits - ROOT_HALF_BITS) >> 52
+    # The bits of SHIFT plus a whole number k are the float SHIFT + k: so k becomes a float.
     exponent = float_of(k + SHIFT_BITS) - SHIFT
     exponent = exponent - 54.0 if is_small else exponent
     return float_of(bits - (k << 52)), exponent
@@ -148,13 +159,15 @@ def upper_bits(x: float) -> float:
 
 
 def log_in_two(x: float) -> tuple[float, float]:
-    """Return the logarithm of x > 0 as the sum of a float and one of at most 1 % of it.
+    """Return ln(x) for x > 0 as a sum of two floats: the value, and what its rounding lost.
 
-    With x = m 2^k and s = (m - 1) / (m + 1) it is k ln 2 + 2 artanh(s): k ln 2 + 2 s + s * series.
-    A power multiplies the logarithm by its exponent, and with it its error. So the large terms,
-    k ln 2 and 2 s, are sums of a high and a low part (s to 78 bits), and the result is right to a
-    relative 2^-58. What a step lost is computed from its rounded result: so neither the order of
-    the operations nor a bracket may change.
+    A power multiplies the logarithm by its exponent, and its error too, so one float is not enough:
+    the sum of both is right to a relative 2^-58. With x = m 2^k and s = (m - 1) / (m + 1)::
+
+        ln(x) = k ln 2 + 2 artanh(s) = k ln 2 + 2 s + s * series(s^2)
+
+    The two large terms, k ln 2 and 2 s, are each kept as a high and a low part. The low parts are
+    found from the rounded results of earlier lines. So do not reorder operations or brackets here.
     """
     m, k = split_float(x)
     f = m - 1.0
@@ -162,16 +175,17 @@ def log_in_two(x: float) -> tuple[float, float]:
     inverse = 1.0 / d
     s = f * inverse
 
-    # s in two parts: its upper bits, and what they leave of f, (f - s_high d) / d. The products are
-    # exact, as no factor has more than half of the bits of a float. For that d = m + 1 is
-    # d_high + d_low, of which the second has what the sum lost too.
+    # s = s_high + s_low. s_high are the upper bits of s, and s_low is what they leave of the
+    # quotient f / d: (f - s_high d) / d. To compute that without rounding, d is split too, as
+    # d_high + d_low; products of two upper halves are exact. d_low is found from m, so that it also
+    # has what rounding took from m + 1.
     s_high = upper_bits(s)
     d_high = upper_bits(d)
     d_low = m - (d_high - 1.0)
     s_low = ((f - s_high * d_high) - s_high * d_low) * inverse
 
-    # The sum of the two high parts, and what it lost: value - far is what it took of near. What is
-    # lost goes to the small part, with the low parts.
+    # The sum of the two high parts. ``value - far`` is the part of ``near`` that the sum kept, so
+    # ``lost`` is what its rounding dropped, with the low part of k ln 2.
     far = k * LN_2_HIGH
     near = 2.0 * s_high
     value = far + near
@@ -249,7 +263,10 @@ def general_power(size: float, y: float) -> float:
 
 
 def short_power(size: float, y: float, otherwise: float) -> float:
-    """Return the power for y = 1/2, 3/2, 2 and 3."""
+    """Return size^y for y = 1/2, 3/2, 2 and 3, computed by products and a root; else ``otherwise``.
+
+    Chosen, not branched, so that a loop over many numbers stays a vector.
+    """
     square = size * size
     root = math.sqrt(size)
     value = root if y == 0.5 else otherwise
@@ -301,18 +318,21 @@ def mills_ratio(z: float) -> float:
 def normal_density(z: float) -> float:
     """Return the density of the standard normal distribution, e^(-z^2 / 2) / sqrt(2 pi).
 
-    z is split so that its square loses nothing: exp of a rounded square would be wrong by half of
-    ``z**2`` units in the last place.
+    Rounding z^2 to one float would cost accuracy: for a large z the exponential turns it into an
+    error of z^2 / 2 units in the last place. So z^2 is kept as the sum of two floats, and the
+    exponential is computed of both.
     """
     z = float(z)
-    # z^2 as the sum of two numbers, high^2 and low. The first is exact, as the square of the upper
-    # half of the bits. Beyond 40 the density is 0.
+    # z^2 = high^2 + low. ``high`` has the upper half of the bits of z, so its square is exact.
+    # Beyond 40 the density is less than the least float, so larger sizes are as good as 40.
     size = min(40.0, abs(z))
     high = upper_bits(size)
     low = (size - high) * (size + high)
 
-    # The exponential of minus the half of both, as in :func:`exp`: with k = -high^2 / 2 / ln 2,
-    # rounded by SHIFT, it is 2^k times e to what is left of each part.
+    # e^(-z^2 / 2) = 2^k e^r: k is the whole number next to -high^2 / 2 / ln 2, and r, the rest, is
+    # the sum of ``first`` and ``second``. Adding SHIFT rounds to a whole number, and subtracting it
+    # gives that number back. k ln 2 is taken off in two parts, as one float has too few digits of
+    # ln 2.
     half_square = 0.5 * high * high
     shifted = SHIFT - half_square * PER_LN_2
     k = shifted - SHIFT

@@ -239,12 +239,14 @@ def compute_step_floor(rules: MarginRules, notional: float) -> float:
 def compute_affordable(
     rules: MarginRules, size: float, value: float, cost: float, spared: float, multiplier: float
 ) -> float:
-    """Return the most contracts q, up to ``size``, whose maintenance margin is covered.
+    """Return how many contracts of a position may stay so that its maintenance margin is covered.
 
-    ``value`` is the notional of one contract. What covers the margin of q contracts is
-    ``spared + cost q``: what would back the position if all of it closed, and for each contract
-    that is kept the money that closing it would take. In bracket k that margin is
-    rate_k value q - amount_k, so there q <= (amount_k + spared) / (rate_k value - cost).
+    At most ``size``, the contracts held. ``value`` is the notional of one contract, money. What
+    covers the margin of q contracts that stay is ``spared + cost * q``, money: ``spared`` would be
+    left if all contracts were closed, and each contract that stays saves the ``cost`` of its close.
+
+    In bracket k the margin is rate_k value q - amount_k. That is covered up to
+    q = (amount_k + spared) / (rate_k value - cost), and the smallest such q of all brackets counts.
     """
     allowed = size
     amount = 0.0
@@ -255,8 +257,9 @@ def compute_affordable(
             amount += rules.floors[k] * (rate - last_rate)
         last_rate = rate
 
-        # The maintenance margin is the largest of its brackets, so that each is a limit. One that
-        # needs no more than is spared limits nothing.
+        # Rates rise with the bracket, so the margin of a notional is the largest of the formulas of
+        # all brackets, and each formula must be covered. Where a contract more saves at least what
+        # it needs, there is no limit.
         needed = rate * value - cost
         if needed > 0.0:
             allowed = min(allowed, (amount + spared) / needed)
@@ -267,23 +270,31 @@ def compute_affordable(
 def compute_liquidation_value(
     rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
 ) -> float:
-    """Return the contract value v at which a position fails; NaN if no price liquidates.
+    """Return the contract value v at which a position is liquidated; NaN if no price does that.
 
-    There its backing, ``base`` + quantity v, equals its maintenance margin, which is in bracket k
-    rate_k size |v| - amount_k. With the side s of the position and the sign g of values (those of
-    inverse contracts are negative), the root in bracket k is::
+    There its backing equals its maintenance margin. With size = ``abs(quantity)`` that is in
+    bracket k of the margin table::
+
+        base + quantity v = rate_k size |v| - amount_k
+
+    ``base`` is the backing at a value of 0. The side s is 1 for a long position and -1 for a short
+    one; the sign g of contract values is 1, or -1 for inverse contracts. So |v| = g v, and::
 
         v = -s (base + amount_k) / (size (1 - s g rate_k))
 
-    Of the roots of all brackets it is the one that the price meets first: the highest of a long,
-    the lowest of a short. Free of branches on the position, which may be an array of accounts:
-    :func:`choose` takes one of two values, and where a divisor has no meaning it is 1.
+    Each bracket gives such a root. The answer is the one that prices meet first: the highest for a
+    long position, the lowest for a short one.
+
+    Arguments of the position may be arrays of accounts, so nothing branches on them:
+    ``choose(condition, a, b)`` is a where the condition holds, else b. A divisor that would be 0 is
+    replaced by 1, and the quotient is not used.
     """
     size = abs(quantity)
     side = choose(quantity > 0.0, 1.0, -1.0)
     sign = -1.0 if rules.is_inverse else 1.0
 
-    # The requirement stays what it was at the entry, so there is one root: base + quantity v is it.
+    # Some venues compute the margin from the entry price. It does not change with v then, so there
+    # is one root: base + quantity v = needed.
     if rules.is_valued_at_entry:
         needed = compute_maintenance(rules, size * abs(entry), multiplier)
         root = side * (needed - base) / choose(size > 0.0, size, 1.0)
@@ -294,7 +305,7 @@ def compute_liquidation_value(
     amount = 0.0
     last_rate = 0.0
     for k in range(len(rules.floors)):
-        # Amounts join the brackets: at its floor the next one needs what the last one does.
+        # The amount of a bracket makes its margin at the floor equal to that of the bracket below.
         rate = compute_rate(rules, k, multiplier)
         if k > 0:
             amount += rules.floors[k] * (rate - last_rate)

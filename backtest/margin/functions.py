@@ -417,19 +417,19 @@ class Book:  # REPLACE
     def requirement(
         self, gross_values: FloatArray | None = None, *, is_initial: bool = False
     ) -> float:
-        """Return the requirement of the book: maintenance margin, or initial margin, money.
+        """Return the margin that the book requires, money: maintenance margin, or initial margin.
 
-        ``gross_values`` are the contract values of an index. Rules of scenarios alone know them:
-        their minimum and contingencies are of gross notional, which may be counted at an index
-        while losses are at the prices themselves.
+        ``gross_values`` are contract values at index prices, of shape (n instruments,). Scenario
+        rules compute their minimum and contingencies from the notional at these, while losses are
+        computed at the prices of the book. None, and rules without scenarios, use those alone.
         """
-        # Values of options in each scenario, which all that follows reads.
+        # Writes the value of each option in each scenario, which the kernels below read.
         option_kernels.fill_options(self.options, self.option_rules)
         counts_at_index = self.packed.has_scenarios and self.packed.own == 0
         if gross_values is None or not counts_at_index:
             return float(option_kernels.compute_option_requirement(self.pool(), is_initial))
 
-        # The same in its parts: the loss at the prices, and the rest at the index.
+        # The requirement in its parts: the loss at the prices of the book, the rest at the index.
         loss = option_kernels.compute_option_loss(self.pool())
         charge = option_kernels.compute_short_charge(self.options, self.option_rules, is_initial)
         held = self.held._replace(values=gross_values)

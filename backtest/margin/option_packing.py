@@ -93,17 +93,18 @@ KINDS: dict[type, int] = {
 def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Names, names: Names
 ) -> OptionRules:
-    """Return what a margin rule says of options, as plain numbers and arrays for compiled code.
+    """Return what a margin rule says of options, as numbers and arrays that compiled code reads.
 
-    ``groups`` are those of the options, by their numbers in ``options.groups``; ``names`` are the
-    instruments of the account. The arrays of the scratch are room for one evaluation, of as many
-    options, expiries and scenarios as there are.
+    ``groups`` are the names of the groups of options, such as "BTC"; ``options.groups`` has for
+    each option the index of its group there. ``names`` are the instruments of the account, in its
+    order. Fields that the kind of rule does not have are 0 or empty, so that they have no effect.
+    The scratch is memory in which the kernels compute; its size depends on the options.
     """
-    # The instrument that is the underlying of a group, -1 without one.
+    # For each group the index of the instrument of that name, its underlying; -1 without one.
     number_by_name = {name: number for number, name in enumerate(names)}
     underlyings = [number_by_name.get(group, -1) for group in groups]
 
-    # The rates of the two rules that have some; each has a part of the fields, the others are 0.
+    # Only these two rules have rates, and each has some of the fields of OptionRates.
     rates = dict.fromkeys(OptionRates._fields, 0.0)
     if isinstance(rule, Standard | Strategy):
         rates = {name: float(getattr(rule, name, 0.0)) for name in rates}
@@ -164,10 +165,11 @@ def pack_shocks(rule: MarginRule, groups: Names) -> ShockTables:
 
 
 def make_scratch(options: OptionPositions, n_rows: int) -> OptionScratch:
-    """Return the room for one evaluation of some options in a number of scenarios, all 0.
+    """Return the arrays, all 0, in which the kernels compute the margin of some options.
 
-    After the columns of the scenarios stand those of the charges by expiry, N_AFTER. Pairing has a
-    place for each option, and one more, the last, for shares.
+    ``n_rows`` is the number of scenarios. The table has a row for each option and a column for each
+    scenario; N_AFTER more columns take the charges by expiry. Arrays that pair shorts with longs
+    have a place for each option and a last one for shares.
     """
     n = len(options.signs)
     n_expiries = int(options.expiries.max(initial=-1)) + 1

@@ -177,32 +177,36 @@ def check_size(size: int, where: str) -> None:
 
 
 def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
-    """Return the table in a text, with a header or none: then columns are named by position.
+    """Return the table in a CSV text. Without a header its columns are named "0", "1", and so on.
 
-    ``chosen`` has the names of the text's columns by ours, where a user gave them; ``where`` is the
-    file, for messages. Columns of times stay texts: another function reads those.
+    ``chosen`` maps our names of columns, such as "time", to those of the text, where the user gave
+    them; a number there is the position of a column. ``where`` is the file, for messages. Columns
+    of times are returned as texts, as another function reads them. Raises DataError, or ValueError
+    for a column that is not UTF-8.
     """
-    # Marks of the encoding at the start are no text; some programs write several.
+    # Byte order marks at the start are no part of the text; some programs write several.
     while data.startswith(codecs.BOM_UTF8):
         data = data[len(codecs.BOM_UTF8) :]
-    # The first lines. An incremental decoder leaves out a letter that is cut at the end.
+    # The first lines show the header and the delimiter. TOP may cut a letter of several bytes: an
+    # incremental decoder leaves it out, where others raise.
     top = codecs.getincrementaldecoder("utf-8")().decode(data[:TOP])
     lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
 
-    # Digits are a position, which no header has to name.
+    # The header must have the names that the user gave. Positions, which are digits, need none.
     asked = {name.lower() for name in chosen.values() if not name.isdigit()}
     head = read_head(data, lines, asked, where)
     names = head.names
-    # A header without rows.
+    # Nothing but blanks after the header: a table without rows.
     if not data[head.start : head.start + TOP].strip():
         return pd.DataFrame(columns=names)
 
-    # Stamps are read as texts, so that the one reader of times judges them.
+    # Columns of times: the one that was chosen, or the usual one, and all with a known name.
     time_name = chosen.get("time", head.usual_time).lower()
     if time_name.isdigit() and int(time_name) < len(names):
         time_name = names[int(time_name)].lower()
     stamps = [name for name in names if name.lower() == time_name or plain_name(name) in ALL_TIMES]
 
+    # Where a comma does not separate the cells, it may be the decimal point of the numbers.
     decimal_point = "."
     if head.delimiter != "," and has_decimal_commas(lines[head.line :], where):
         decimal_point = ","
@@ -241,11 +245,13 @@ class TextHead(NamedTuple):
 def read_head(
     data: bytes | bytearray, lines: Sequence[str], asked: set[str], where: str
 ) -> TextHead:
-    """Return the head of a text from its first lines; without a header, names are positions.
+    """Return names of columns, delimiter and first row of a CSV text, from its first ``lines``.
 
-    ``asked`` are names of columns, in small letters, that a header must have.
+    Without a header, names are the positions "0", "1", and so on, and times stand in the first
+    column. ``asked`` are names of columns, in small letters, that a header must have.
     """
     line = find_header(lines, asked, where)
+    # No header: the first line with any text is a row, and tells how many columns there are.
     if line is None:
         first_line = next(filter(str.strip, lines), "")
         delimiter, cells = split_line(first_line)

@@ -109,11 +109,16 @@ def open_files(
     needs_bars: bool = True,
     more: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Frames, ReadOptions, Mapping[str, str]]:
-    """Return the tables in files by role, the options to read them by, and notes of earlier fills.
+    """Read the files of a market; return their tables, the options completed, and earlier notes.
 
-    Of what the call does not say, the facts of a folder (``market.json``) or of names of files are
-    taken into the options; the instrument is always that of the files. ``more`` are paths by role,
-    in the place of those that were found. A file that cannot be read has its error as content.
+    - The tables are listed by role: bars, mark or funding. A file that cannot be read has its error
+      in place of its table, so that all faults can be reported together.
+    - Options that the caller left out are completed from the folder's ``market.json`` or from the
+      names of the files. The instrument of the files wins over that of the caller.
+    - The notes say what was filled in when the market was saved, by name of the repair.
+
+    ``paths`` are files or folders. ``more`` has paths by role, which replace those that were found
+    for it. With ``needs_bars`` an error is raised where no file has bars.
     """
     files, facts = find_layout(paths, options, needs_bars=needs_bars)
     for role, places in more.items():
@@ -121,10 +126,11 @@ def open_files(
         for place in places:
             files[role] += list_tables(Path(place))
 
+    # Gaps of funding that the user accepted when the market was saved are accepted again.
     filled = facts.get("filled", {})
     funding_gaps = options.funding_gaps
     if not funding_gaps and "funding_gaps" in filled:
-        funding_gaps = "zero"  # accepted when it was saved
+        funding_gaps = "zero"
     interval = options.interval
     if not interval and facts.get("interval"):
         interval = parse_duration(facts["interval"], "interval")

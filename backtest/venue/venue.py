@@ -207,8 +207,14 @@ class Venue(Value, kw_only=True):
     changed_from: ChangedFrom | None = None
 
     def faults(self) -> Faults:
-        """Yield the faults that span fields: tables and fees, interest, multipliers, spot."""
+        """Yield the faults that no field has alone, as the name of a field and what it must be.
+
+        Each field was checked for itself before. Here are those that contradict each other: fees,
+        margin tables with the fee of closing, interest, multipliers of margin, and spot contracts.
+        """
         yield from self._find_fee_faults()
+
+        # Margin tables. Some venues add the taker fee of closing to each maintenance rate.
         close_fee = 0.0
         if self.includes_close_fee:
             close_fee = find_newest(self.fees.taker)
@@ -217,10 +223,11 @@ class Venue(Value, kw_only=True):
         for k, table in enumerate(self.earlier):
             if k and table.end <= self.earlier[k - 1].end:
                 yield f"earlier.{k}.until", "must be after the table before it"
-            # Without a closing fee the table has said so itself.
+            # An earlier table has checked itself, but does not know the fee of closing.
             if close_fee > 0.0:
                 yield from find_table_faults(table.brackets, f"earlier.{k}.brackets", close_fee)
 
+        # Interest: a rate that is not 0 needs to know on what it is charged.
         charged = find_charged(self)
         if charged and self.interest_on is None:
             rule = "must be 'loan' (margin loans) or 'balance' (derivatives) when a rate is not 0"
@@ -228,6 +235,7 @@ class Venue(Value, kw_only=True):
         if self.interest_on == "balance" and "short_rate" in charged:
             yield "short_rate", "must be 0 with interest_on='balance', which never charges it"
 
+        # One multiplier for both margins, or one for each.
         chosen = choose_multipliers(self)
         has_common = is_series(self.margin_multiplier) or self.margin_multiplier != 1.0
         if "margin_multiplier" not in chosen and has_common:
@@ -237,10 +245,15 @@ class Venue(Value, kw_only=True):
             yield from find_spot_faults(self)
 
     def _find_fee_faults(self) -> Faults:
-        """Yield the fees that do not go together: tiers, fees over time, and closing fees."""
+        """Yield the faults of fees that exclude each other: tiers, fees by date, closing fees.
+
+        ``includes_close_fee`` is True where the venue adds the taker fee of closing to its
+        maintenance rates. Its margin tables need one taker rate then.
+        """
+        # The fields of fees that are series, such as "fees.taker".
         dated = [name for name in list_dated(self) if "fees" in name]
 
-        # A tier is a rate for all times, which no series has.
+        # A tier has one rate for all times.
         if self.fees.tiers and dated:
             yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
         if self.fees.tiers and self.includes_close_fee:
