@@ -66,9 +66,10 @@ Build = Callable[[Any, Any, Any, Any], Any]
 
 
 def build_sum(name: str) -> Build:
-    """Return what writes a sum, difference or product, by the name of LLVM's.
+    """Return a function that writes the code of a sum, difference or product of whole numbers.
 
-    LLVM's operations with overflow return the result and a flag that it is wrong.
+    ``name`` is LLVM's: "sadd", "ssub" or "smul". Its operations "with overflow" return the result
+    and a flag, which is set where 64 bits do not hold it: there the written code raises.
     """
 
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
@@ -194,9 +195,10 @@ def build_power(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 
 def build_comparison(sign: str, *, is_whole_first: bool) -> Build:
-    """Return what writes the comparison of a whole number and a float, which Python does exactly.
+    """Return a function that writes the code of ``x < y`` and its like, of a whole and a float.
 
-    It raises where the whole number is no float: converted, it would compare as another one.
+    ``sign`` is the comparison. Python compares the two exactly; here the whole number becomes a
+    float first. Where it is too large to be exact as a float, the written code raises.
     """
 
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
@@ -220,10 +222,11 @@ def read_whole(context: Any, builder: Any, whole: Any) -> Any:
 
 
 def build_whole(round_first: str) -> Callable[[Any, Any, Any], Any]:
-    """Return what writes the whole number of a float.
+    """Return a function that writes the code of ``int(x)``, or of ``math.floor`` and its like.
 
-    ``round_first`` names the function of LLVM that rounds the float before; empty, none does, and
-    what is after the point is cut. The code raises where 64 bits do not hold the number, or NaN.
+    ``round_first`` names LLVM's function that rounds the float first, such as "llvm.floor"; if it
+    is empty, the digits after the point are cut. The written code raises OverflowError for NaN, and
+    where 64 bits do not hold the number.
     """
 
     def build(context: Any, builder: Any, x: Any) -> Any:

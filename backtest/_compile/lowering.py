@@ -144,11 +144,14 @@ def read_record(_context: Any, record: Any) -> Any:
 
 @intrinsic
 def view_memory(_context: Any, record: Any) -> Any:
-    """Return the numbers of a struct, (fields,), or of an array of structs, (n, fields).
+    """Return, in compiled code, the numbers of a struct as an array that shares its memory.
 
-    Writes an array of floats over the same memory: nothing is copied, and what is written into the
-    one is read in the other. A struct has floats alone, of 8 bytes each, without gaps. The memory
-    stays that of the struct, which must outlive the array.
+    Of shape (fields,) for one struct, or (n, fields) for an array of structs. Nothing is copied:
+    what is written into the array is read in the struct. A struct has only floats, of 8 bytes each,
+    without gaps. The array does not keep the struct alive, so the struct must outlive it.
+
+    numba calls this function while it compiles a call: ``record`` is the type of the argument. The
+    function returns the types of the call, and ``build``, which writes its instructions.
     """
     is_many = isinstance(record, kinds_of.Array)
     struct = record
@@ -160,10 +163,11 @@ def view_memory(_context: Any, record: Any) -> Any:
     kind = kinds_of.Array(numba.float64, n_dimensions, "C")
 
     def build(context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
-        """Write an array whose data are the memory of the struct, or of the array of structs.
+        """Write LLVM instructions that make the array, and return it.
 
-        A numba array is a record of its data's address, its shape and its strides, in bytes. One
-        row has ``n_fields`` floats; an array of structs (``is_many``) has a row for each of them.
+        In compiled code an array is a record of the address of its data, its shape, and its strides
+        in bytes. A struct gives a row of ``n_fields`` floats; an array of structs (``is_many``)
+        gives a row for each of them.
         """
         (struct_value,) = arguments
 
@@ -224,11 +228,12 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
         def build(
             context: Any, builder: ir.IRBuilder, _signature: Any, arguments: tuple[Any, Any]
         ) -> ir.Value:
-            """Write the call of a C function: pointers into the arrays, and then the numbers.
+            """Write LLVM instructions that call a C function, and return its result.
 
-            ``arguments`` are the address, and a tuple of the values of ``given``. Which of these
-            are arrays, and at which element each pointer points, is in ``arrays``; the numbers are
-            the last ``n_numbers``. C's types of all are in ``function_kind`` (:func:`make_call`).
+            ``builder`` writes the instructions. ``arguments`` are values of the code that is
+            written, not numbers: the address of the function, and a tuple of arrays and whole
+            numbers. C gets a pointer for each pair of ``arrays`` (the place of an array, and that
+            of the index of its element), and then the last ``n_numbers`` numbers.
             """
             address_value, packed = arguments
             values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
@@ -434,12 +439,11 @@ def register_power(public: Callable[..., Any], power: Any) -> None:
 
 
 def make_loop_call(given: tuple[Any, ...]) -> Any:
-    """Return a call, for compiled code, of a compiled function at an address: two integers.
+    """Return ``call(address, *given)`` for compiled code: it calls a function of numba by address.
 
-    ``given`` are such arguments as it is called with; records are passed by reference. The function
-    is one of numba's, not of C, so it is called as numba does (``context.call_conv``): first the
-    places of its result and of its fault, then its arguments, flat. What is returned is used as a
-    function of the address and the arguments, ``call(address, *given)``.
+    The function returns two integers. ``given`` are examples of its arguments, whose types count;
+    records are passed by reference. numba calls its functions in its own way, not in that of C
+    (``context.call_conv``): first the addresses for result and fault, then all arguments, flat.
     """
     kinds = tuple(map(share_kind, read_kinds(given)))
     result = kinds_of.UniTuple(numba.int64, 2)  # type: ignore[no-untyped-call]
@@ -454,10 +458,12 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
         def build(
             context: Any, builder: ir.IRBuilder, _signature: Any, arguments: tuple[Any, Any]
         ) -> ir.Value:
-            """Write the call, and the load of its two results.
+            """Write LLVM instructions that call the function, and return its two results.
 
-            ``arguments`` are the address, and a tuple of values. The fault, an error that a
-            function of numba may raise, is not read: the loop raises none.
+            ``builder`` writes the instructions. ``arguments`` are values of the code that is
+            written, not numbers: the address of the function, and a tuple of what it is called
+            with. A function of numba could report an error as its "fault"; this one raises none, so
+            the fault is not read.
             """
             address_value, packed = arguments
             values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
@@ -500,11 +506,11 @@ def find_lowest(_context: Any, bits: Any) -> Any:
 
 @intrinsic
 def choose_number(_context: Any, _is_so: Any, one: Any, other: Any) -> Any:
-    """Return the first of two numbers if a condition holds, else the second, without a branch.
+    """Return, in compiled code, the first number if a condition holds, else the second.
 
-    "freeze" is an instruction of LLVM that returns its value. Both numbers are frozen, for one
-    reason: where one of them was loaded from the place to which the choice is written, LLVM would
-    write it by a masked store. That takes a processor of AMD without AVX-512 dozens of cycles.
+    Without a branch. Both numbers pass through LLVM's instruction "freeze", which returns its value
+    unchanged, for speed alone. Without it, ``a[i] = choose(condition, x, a[i])`` becomes a masked
+    store, which takes dozens of cycles on AMD processors without AVX-512.
     """
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:

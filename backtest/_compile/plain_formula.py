@@ -25,24 +25,27 @@ def make_plain(function: Any) -> Any:
 
 
 def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> FunctionType:
-    """Return a copy of a function that computes with :class:`Number`.
+    """Return a copy of a function whose floats are :class:`Number`, as are those of what it calls.
 
-    ``done`` has the copies made before, by the identity of the function. The copy has the same
-    code, but other constants, defaults, global names (:class:`Names`) and cells, the variables of
-    functions around it: in all of these floats are Numbers, and functions are copies too. What the
-    function writes stays as it is, so that others see it: a cell that it writes, and the globals of
-    a function that writes one of them.
+    The copy runs the same bytecode. Replaced is where its values come from: constants, defaults,
+    global names (:class:`Names`), and cells, which are the variables of functions around it. In all
+    of these a float becomes a Number, and a function becomes such a copy.
+
+    Variables outside of it that the function writes are not replaced, so that others still see what
+    it writes. ``done`` has the copies made so far, by the ``id`` of the function, and is written.
     """
     if id(function) in done:
         return done[id(function)]
 
+    # The globals of the copy: a view in which values are replaced when they are read, or the real
+    # ones, where the function writes a global.
     names = Names(function, done)
     stored = find_stored(function)
     scope: dict[str, Any] = names
     if stored.intersection(function.__globals__):
         scope = function.__globals__
 
-    # A cell that the function writes stays its own.
+    # New cells, still empty. A cell that the function writes stays the same cell.
     cells = function.__closure__ or ()
     new_cells = []
     for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
@@ -62,7 +65,7 @@ def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> Funct
     copy.__qualname__ = function.__qualname__
     copy.__module__ = function.__module__
 
-    # Before what it refers to, which may be itself.
+    # The copy is noted before its cells are filled, as what they hold may call it.
     done[id(function)] = copy
     for new_cell, cell in zip(new_cells, cells, strict=True):
         if new_cell is not cell:
@@ -82,7 +85,10 @@ def replace_constants(code: CodeType) -> CodeType:
 
 
 def as_float64(value: Any) -> Any:
-    """Return a value with its floats, also in tuples, as those of formulas."""
+    """Return a value as formulas see it: a float is a :class:`Number`, also inside of tuples.
+
+    Bools and whole numbers of NumPy become those of Python. Any other value is returned as it is.
+    """
     kind = type(value)
     if kind is float or isinstance(value, np.floating):
         return Number(value)

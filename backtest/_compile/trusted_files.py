@@ -68,7 +68,12 @@ def read_own_file(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def opened(path: Path, flags: int, *, inside: int | None = None) -> Iterator[int]:
-    """Open a file or folder to read, in a folder that is open, and check whose it is."""
+    """Open a file or folder for reading, inside a ``with`` block; yield its descriptor.
+
+    Raises UntrustedError if others own it or may write to it. With ``inside``, the descriptor of an
+    open folder, the last part of ``path`` is looked up in that very folder, so that nobody can
+    replace the folder between two checks.
+    """
     name = str(path)
     if inside is not None:
         name = path.name

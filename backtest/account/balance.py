@@ -130,15 +130,15 @@ def compute_debt(state: r.AccountState) -> float:
 
 
 def take_from_isolated(terms: r.Terms, state: r.AccountState, debt_before: float) -> None:
-    """Let the isolated positions pay what fees and interest left the wallet owing (accounting 3).
+    """Pay fees and interest that the wallet could not pay from isolated margins (accounting 3).
 
-    Called after these were charged, so cash may be under 0. Writes margins and cash. Each position
-    pays pro rata to its posted margin, and at most that; in an account for one position, that
-    position owes the whole, also what is over its margin.
+    Called after the charges have been taken from the cash, which may be below 0 now. Each isolated
+    position pays in proportion to its posted margin, at most all of it. If the account is for one
+    position alone, that position pays everything, even more than its margin. Writes margins and
+    cash. Returns at once if there is nothing to pay, or if something else backs a negative cash.
 
-    ``debt_before`` is what the wallet owed before the charges: the loss of a position that was
-    closed under its margin. No position pays for that: it stays in the cash, under 0, and is bad
-    debt at the close.
+    ``debt_before`` is what the wallet owed before the charges, from closing positions at a loss
+    beyond their margin. No other position pays for that: it stays, and is bad debt at the close.
     """
     # Cross positions and collateral back a negative cash: it is a loan then.
     charged = compute_debt(state) - debt_before
@@ -190,7 +190,10 @@ def compute_needed(terms: r.Terms, state: r.AccountState, is_initial: bool) -> f
 
 @of_options(returns=0.0)
 def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
-    """Return the same of an account that holds options."""
+    """Return the margin that an account with options needs: money.
+
+    With ``is_initial`` initial margin, else maintenance margin.
+    """
     pool = margin.OptionPool(terms.rules, state.held, state.options.positions, terms.options.rules)
     return margin.compute_option_requirement(pool, is_initial)
 

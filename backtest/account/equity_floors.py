@@ -182,16 +182,17 @@ def keep_pause(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Write the highest equity so far at the close of bar t: money.
+    """Write the highest equity at a close so far, from which the equity stop is measured.
 
-    An account at its equity stop has used it up. Once all is closed, the highest equity starts anew
-    from what is left, and the account pauses as after the stop, whatever closed it.
+    A flat account whose equity is at its equity stop or under it has used up the stop. Then the
+    highest equity starts again from what is left, and the account pauses as after a stop, whatever
+    closed its positions. Accounts without an equity stop have nothing to follow.
     """
     state = bar.state
     if bar.terms.equity_stop == 0.0:
         return
 
-    # A stop fills at its level give or take rounding: USED_UP is how far over it still counts.
+    # A stop fills at its level within rounding. USED_UP, a share, is how far over it still counts.
     is_under = equity <= compute_floor(bar.terms, state, OF_EQUITY) * (1.0 + p.USED_UP)
     if is_under and balance.count_open(state) == 0:
         state.wallet.highest = equity
@@ -306,10 +307,11 @@ def bisect_floor(bar: r.AccountBar, sound: float, failing: float) -> float:
 
 
 def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
-    """Return whether the equity may reach its floor in this bar: False is certain, True is not.
+    """Return whether the equity may fall to its floor in this bar: False is certain, True is not.
 
-    Compares the floor with a lower bound of the equity, in which each price stands at the worst of
-    its bar for the account. They never all do at the same time.
+    A quick test before prices are walked through. It compares the floor with a lower bound of the
+    equity, in which every price is at its worst of the bar for the account, though prices need not
+    be there at the same time.
     """
     # The bound is a sum of money: cash, then of each position what it adds to the equity, which is
     # quantity * value, and of an isolated one also its margin less what it cost.

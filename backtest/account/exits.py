@@ -63,11 +63,12 @@ class ExitOnSegment(NamedTuple):
 
 
 def check_gap(bar: r.AccountBar, t: int) -> None:
-    """Liquidate what fails at the open of bar t, then stop what the open is beyond (step 4).
+    """Liquidate and stop what the gap from the last close to the open of bar t reached (step 4).
 
-    Liquidations test marks, and come first. Stops test last prices, and fill at the last open. A
-    floor of the equity closes the whole account. Of an account of one position it is one more stop
-    of that position, as its level of the equity is a price: the nearest of its stops acts.
+    Liquidations come first, tested at mark prices. Then stops and take-profits that the last price
+    at the open is beyond fill at that price. A floor of the equity (an equity stop, or a limit of
+    the loss of a day or week) closes the whole account. With a single position, the equity at the
+    floor is a price of that position, so the floor counts as one more of its stops.
     """
     terms = bar.terms
     state = bar.state
@@ -76,7 +77,7 @@ def check_gap(bar: r.AccountBar, t: int) -> None:
     is_floor_a_stop = terms.has_floor and balance.has_only_position(terms, state)
     liquidate_in_gap(bar, t)
 
-    # The floor as a stop of a position: NaN for none.
+    # The equity at which the floor stops the only position, NaN where that is not the case.
     level = math.nan
     if is_floor_a_stop:
         level = equity_floors.compute_stop_level(terms, state)
@@ -326,8 +327,8 @@ def keep_distances(bar: r.AccountBar) -> None:
         if not r.is_held(bar.state, i) or math.isnan(opened):
             continue
 
-        # The bar of the entry, among those of the instrument: the first that opens at or after the
-        # time of the entry.
+        # The bar in which the position was opened: of the bars of the instrument, the first one
+        # that opens at that time or later.
         first = feed.span[i, 0]
         last = feed.span[i, 1] - 1
         entry_bar = first + np.searchsorted(feed.time[first:last], int(opened))

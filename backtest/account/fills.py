@@ -336,7 +336,10 @@ def compute_largest_target(bar: r.AccountBar, equity: float, i: int) -> float:
 
 
 def find_largest_isolated(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional that the equity allows an isolated position, before costs (4.1)."""
+    """Return the largest notional that the equity allows an isolated position (4.1): money.
+
+    Before costs. Only the part of the equity that may back orders counts.
+    """
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
     balances = balance.pick_balances(bar.terms, bar.state, i)
     notional_held = bar.scratch.plans[i].notional_held
@@ -367,10 +370,14 @@ def find_largest_cross(bar: r.AccountBar, i: int) -> float:
 
 
 def compute_backing_of_largest(bar: r.AccountBar, i: int) -> float:
-    """Return the money of the pool that can back the largest order of a cross instrument."""
+    """Return the money of the pool that may back the largest order of cross instrument i.
+
+    That is the backing of the pool, less unrealized profits that do not count for orders.
+    """
     terms = bar.terms
     backing = balance.compute_pool(terms, bar.state)
-    # The pool is less the haircut of a spot leg, which its initial margin has already.
+    # The pool counts a spot leg less its haircut. The initial margin of the order has that haircut
+    # too, so it is added here: else it would count twice.
     backing += margin.compute_haircut(terms.rules, bar.state.held, i)
 
     # Profits that do not count (`profit_counts`) back no order (4.3). An order that closes what is
@@ -381,7 +388,10 @@ def compute_backing_of_largest(bar: r.AccountBar, i: int) -> float:
 
 
 def find_largest_by_table(bar: r.AccountBar, i: int, backing: float) -> float:
-    """Return the largest notional that the margin table allows some backing."""
+    """Return the largest notional whose initial margin, by the margin table, is at most a backing.
+
+    ``backing`` is money; infinite, the answer is the largest notional of the table.
+    """
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
     return margin.compute_largest_notional(
         rules.margin,
@@ -426,11 +436,12 @@ def cut_increase(bar: r.AccountBar, equity: float, i: int) -> None:
 
 
 def write_increase(bar: r.AccountBar, equity: float, i: int, cost: float) -> None:
-    """Write the notional that an increase keeps and adds, within its margin and wallet (4.3).
+    """Write how much an increase may add, within the limits of its margin and its wallet (4.3).
 
-    Writes ``notional_kept`` and ``notional_added`` of its plan, and ``allowed_by_margin``: what
-    the first of the two limits left, for the report of cuts. Notionals are by side: positive on the
-    side of the order. ``cost`` is what the order costs per unit of notional, as a fraction.
+    Writes into its plan ``notional_kept``, what is held on its side already, ``notional_added``,
+    and, for the report of cuts, ``allowed_by_margin``: what the first of the two limits left.
+    Notionals are positive on the side of the order. ``cost``, a fraction, is what the order costs
+    per unit of notional. Where margin allows nothing more, ``notional_added`` is 0.
     """
     plan = bar.scratch.plans[i]
     target = plan.target
@@ -736,12 +747,12 @@ def trade_to(bar: r.AccountBar, t: int, i: int, quantity: float, is_increase: bo
 
 
 def post_in_full(bar: r.AccountBar, before: r.Balances, trade: r.Trade, i: int) -> None:
-    """Restore the full margin of an isolated increase whose margin paid a part of its fee.
+    """Let the wallet, not the margin just posted, owe what it could not pay of an increase's fee.
 
-    Where the wallet cannot pay the whole fee, the fill took the rest from the margin just posted.
-    That rest is moved: the margin is notional / venue leverage again, and the wallet, now below 0,
-    owes it. After all increases :func:`.balance.take_from_isolated` lets all isolated positions pay
-    the debt. Writes margin and cash; ``before`` are the balances before the trade.
+    Where the wallet cannot pay the whole fee, the fill has taken the rest from the new margin. Here
+    the margin becomes notional / venue leverage again, and the wallet goes below 0 by that rest.
+    After all increases, :func:`.balance.take_from_isolated` must be called: it lets all isolated
+    positions pay that debt. Writes margin and cash; ``before`` are the balances before the trade.
     """
     position = bar.state.positions[i]
     rules = r.by_reference(r.pick_instrument(bar.terms, i))

@@ -151,12 +151,12 @@ def answer_call(bar: r.AccountBar, t: int, pool: int) -> None:
 
 
 def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
-    """Move money from the reserve to a pool that was called at the last close, and end the call.
+    """Answer the margin call of a pool: move money to it from the reserve, and end the call.
 
-    As much as brings its ratio down to ``top_up_to``, or what the reserve has. The call is met if
-    the ratio is then under ``margin_call``; else it fails, and the log says if it was partly met. A
-    pool that is flat by now, or needs nothing, is left alone, and its call stays open. Writes
-    reserve, margin or cash, call, ledger and log.
+    It gets as much as brings its ratio, requirement / backing, down to ``top_up_to``, or all that
+    the reserve has. If the ratio is under ``margin_call`` then, the call is met; else it has
+    failed. A pool that is flat by now, or needs no money, is left alone, and its call stays open.
+    Writes reserve, margin or cash, call, ledger and log.
     """
     terms = bar.terms
     state = bar.state
@@ -298,12 +298,11 @@ def price_close(bar: r.AccountBar, i: int) -> None:
 
 
 def find_reduction(bar: r.AccountBar) -> float:
-    """Return the largest factor of all cross positions at which the call of the pool is met.
+    """Return the largest factor, 0 to 1, of all cross positions at which their call is met.
 
-    Found by bisection: 1 keeps all contracts, 0 closes all. Every trial asks
-    :func:`compute_spare`, which reads what this function writes into scratch first, for each
-    instrument: the contracts held (``quantity_aside``), and of a cross position what closing it
-    costs (``plans[i].cost`` and ``fee``).
+    1 keeps all contracts, 0 closes all. Found by bisection with :func:`compute_spare`. That reads
+    two things from the scratch, which are written first: the contracts held (``quantity_aside`` of
+    each walk), and the cost of closing each position (``cost`` and ``fee`` of its plan).
     """
     terms = bar.terms
     state = bar.state
@@ -333,15 +332,15 @@ def find_reduction(bar: r.AccountBar) -> float:
 def compute_spare(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float
 ) -> float:
-    """Return what the pool would have to spare after a reduction of all positions to a factor.
+    """Return what the pool could spare if all cross positions were reduced to a factor: money.
 
-    Money, under 0 where ``grace_ratio``, the ratio that ends a call, is not met::
+    It is negative where the ratio that ends a margin call, ``grace_ratio``, is not met::
 
         grace_ratio * (backing - costs of closing (1 - factor)) - requirement
 
-    The fixed fees count for any factor. Called by :func:`find_reduction` alone, which first writes
-    what is held into ``walk[i].quantity_aside`` and costs of closing into the plans. Writes the
-    reduced quantities into the account, asks for their requirement, and takes them back.
+    Fixed fees count in full for any factor. :func:`find_reduction` must have written the contracts
+    held into ``quantity_aside`` of the walks, and the costs of closing into the plans. A trial: the
+    reduced quantities are written into the account, and taken back in the end.
     """
     backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
     if holds_options(state):

@@ -74,13 +74,14 @@ def find_place_with_options(bar: r.AccountBar) -> float:
 def follow_segment(bar: r.AccountBar, left: float) -> tuple[float, float]:
     """Return where on the segment the pool first fails, and a lower bound of its excess at the end.
 
-    The excess is what the pool has over its requirement: money; it fails at 0. ``left`` is the
-    excess at the start, over 0. Where the pool fails, the place is 0 to 1 and the bound 0; where it
-    does not, the place is UNREACHED. Writes the values of the account where it tests.
+    The excess is what backs the pool less its requirement: money; the pool fails at 0. ``left`` is
+    the excess at the start. The place is 0 to 1 where the pool fails, and the bound is 0 then;
+    else the place is UNREACHED.
 
-    The segment is walked part by part. A part is passed without a test where ``fall``, a bound of
-    how far the excess falls on the whole segment, leaves some. Else its end is tested; a place that
-    fails is narrowed down by bisection.
+    The segment is walked in PARTS parts. ``fall`` is a bound of how far the excess can fall on the
+    whole segment: as long as it shows that some excess is left, a part is passed without a test.
+    Else the end of the part is tested, and a failure is narrowed down by bisection. Each test
+    writes the values and marks of the account.
     """
     fall = bound_fall(bar)
     # The last place that was tested: the excess there is ``left``.

@@ -39,9 +39,11 @@ def compute_order_fee(rules: InstrumentRules, quote: Quote) -> float:
 def compute_counted(
     rules: InstrumentRules, balances: Balances, quote: Quote, equity: float, held: Notional
 ) -> float:
-    """Return the equity that backs an order of an isolated position (`profit_counts`, 4.3).
+    """Return the part of the equity, money, that may back an order of an isolated position (4.3).
 
-    ``held`` is by the side of the order: closing a position makes its profit money, which counts.
+    Where the venue counts only a share of unrealized profits (``profit_counts``), the rest is
+    subtracted. ``held`` is the notional held on the side of the order. If it is negative, the order
+    closes the position first: that makes its profit money, which counts in full.
     """
     if not rules.has_profit_share:
         return equity
@@ -62,10 +64,10 @@ def is_outside(rules: InstrumentRules, equity: float, target: Notional, held: No
 def is_too_small(
     rules: InstrumentRules, contract_notional: float, target: Notional, held: Notional
 ) -> bool:
-    """Return whether an order surely stays under the minimum notional (4.5), whatever limits it.
+    """Return whether an order is under the minimum notional (4.5) for certain; False says nothing.
 
-    A bound: False says nothing. Limits of leverage and margin leave less of an order, and rounding
-    to lots at most a lot more.
+    A quick test before any limit has cut the order. Limits of leverage and margin only make it
+    smaller, and rounding to lots makes it larger by at most one lot.
     """
     # A wallet, impact and volume may leave another size of the order.
     if rules.margin.is_isolated or rules.has_impact or rules.participation < math.inf:
@@ -79,7 +81,10 @@ def is_too_small(
 
 @inlined
 def find_limit(rules: InstrumentRules, quote: Quote) -> float:
-    """Return the largest leverage of the account: that of the date, or the only one."""
+    """Return the largest leverage that the account allows in the bar of a quote.
+
+    That is ``max_leverage`` of the account, or the number of its date where it changes over time.
+    """
     if rules.has_limits:
         return quote.limit
     return rules.max_leverage
@@ -120,10 +125,12 @@ def compute_outlay(rules: InstrumentRules, quote: Quote, fee_rate: float) -> flo
 def bound_fill_notional(
     rules: InstrumentRules, quote: Quote, side: float, worsening: float
 ) -> float:
-    """Return the most notional that one contract of an order has at its fill, however it is cut.
+    """Return the largest notional that one contract of an order may have at its fill: money.
 
-    ``worsening`` is that of the whole order, as a fraction. One that is cut has less impact, so a
-    sale of linear contracts, or a purchase of inverse ones, has more notional by contract.
+    ``worsening``, a fraction, is how much worse than the quote the whole order would fill. If
+    limits cut the order, its impact is smaller and it fills at a better price. For a sale of linear
+    contracts, or a purchase of inverse ones, a better price is more notional a contract. So both
+    prices are tried: with the impact of the whole order, and without any.
     """
     of_whole_order = abs(p.worsen(rules, quote.fill, side, worsening))
     if not rules.has_impact:
@@ -145,14 +152,15 @@ def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) 
 
 @inlined
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
-    """Return the signed contracts that an order leaves, after volume, lots and minimum (4.4, 4.5).
+    """Return the signed contracts after an order: ``wanted``, cut by volume, lots and minimum.
 
-    ``held`` are the contracts before the order, ``wanted`` those that its other limits leave. An
-    order that is too small to trade leaves what is held. Lanes of a sweep (64 accounts side by
-    side) call this, so it has no branch on what differs between accounts: each case is computed,
-    and the one that holds is chosen.
+    ``held`` are the signed contracts before the order, ``wanted`` those that all other limits
+    allow (accounting 4.4, 4.5). An order that is too small to trade leaves ``held``.
+
+    Sweeps call this with 64 accounts side by side. So there is no ``if`` on what differs between
+    accounts: each case is computed, and the one that holds is chosen, and ``&`` stands for ``and``.
     """
-    # Without rules only float rounding is left: a change of nothing else does not trade.
+    # A venue without lots, minimum or volume limit. A change that is float rounding does not trade.
     change = abs(wanted - held)
     if not rules.has_rounding:
         is_noise = wanted != 0.0 and change <= TOLERANCE * abs(held)
@@ -165,18 +173,20 @@ def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: fl
         largest_change = rules.participation * quote.volume
         whole_change = truncate(rules, largest_change)
     by_volume = held + (whole_change if wanted > held else -whole_change)
-    # Less than a part of a lot is what float rounding leaves of 0.
+    # Less than LOT_SLACK of a lot is float rounding of a closed position.
     by_volume = 0.0 if abs(by_volume) < LOT_SLACK * rules.lot else by_volume
 
     # 4.5 Lots: the contracts in whole lots, cut toward zero. Adding 0 makes 0 of -0.
     whole = truncate(rules, abs(wanted))
     by_lots = math.copysign(whole, wanted) + 0.0
-    # A position that is no whole lots is never reduced by an order that adds to it.
+    # Cutting to lots must not turn an order that adds into one that reduces: where what is held is
+    # no whole number of lots, it stays.
     is_adding = (wanted * held > 0.0) & (abs(wanted) >= abs(held))
     by_lots = held if is_adding & (whole < abs(held)) else by_lots
     quantity = by_volume if change > largest_change else by_lots
 
-    # 4.5 The minimum: an order under it, or of rounding alone, is skipped, unless it closes.
+    # 4.5 The minimum notional. An order under it, or one of float rounding alone, is skipped, but
+    # an order that closes the position always fills.
     rounded_change = abs(quantity - held)
     is_noise = rounded_change <= max(LOT_SLACK * rules.lot, TOLERANCE * abs(held))
     is_small = rounded_change * abs(quote.fill) < rules.min_notional * (1.0 - TOLERANCE)
@@ -343,15 +353,16 @@ def move_margin(
 def reduce_to_ratio(
     rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
 ) -> Trade:
-    """Return the reduction that brings the margin ratio of an isolated position down to a number.
+    """Return the trade that reduces an isolated position until its margin ratio is ``ratio``.
 
-    The ratio is requirement / backing. The reduction keeps q contracts, the largest q with::
+    The ratio is maintenance margin / backing. The trade keeps the largest number q of contracts
+    with::
 
         requirement(q) <= ratio * (backing_of_none + cost_of_one * q)
 
-    Closing costs money: ``backing_of_none`` is what is left if all of them close, and each contract
-    that is kept saves ``cost_of_one``. :func:`.compute_affordable` finds q for a right side of
-    ``spared + cost * q``: it gets both terms multiplied by the ratio. Writes nothing.
+    ``backing_of_none`` is what backs the position after all of it is closed, fees paid. Each
+    contract that is kept saves the cost of closing it, ``cost_of_one``. :func:`.compute_affordable`
+    solves this for q, with both terms multiplied by the ratio. Writes nothing.
     """
     position = balances.position
     contract_notional = abs(quote.fill)

@@ -395,10 +395,11 @@ def close_step(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def choose_step(bar: r.AccountBar) -> int:
-    """Return the instrument whose step ranks best, or n plus the option; -1 if no step helps.
+    """Return what the next step of a pool liquidation closes a part of; -1 if no step helps.
 
-    A step helps if it raises the excess, what the pool has over its requirement, by more than
-    rounding. Steps rank by the order of the account (:func:`score_step`).
+    The answer is the index of an instrument, 0 to n - 1, or n + k for option k. Each step is tried
+    and taken back. It helps if it raises the excess (what backs the pool less its requirement) by
+    more than rounding. Of these the one with the highest score is chosen (:func:`score_step`).
     """
     terms = bar.terms
     state = bar.state
@@ -419,7 +420,8 @@ def choose_step(bar: r.AccountBar) -> int:
                 best_instrument = i
                 best_score = score
 
-    # Options come after all futures, or compete with the best of them.
+    # Under OPTIONS_LAST no option is closed while a future helps. Else options compete with the
+    # best future.
     if best_instrument >= 0 and terms.order == r.OPTIONS_LAST:
         return best_instrument
     best_option = forced_options.choose_option_step(bar, least_gain, best_score)

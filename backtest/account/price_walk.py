@@ -795,10 +795,11 @@ def find_pool_failure(bar: r.AccountBar) -> float:
 
 
 def find_own_failure(bar: r.AccountBar, i: int) -> float:
-    """Return at which part of the segment an isolated position fails, 0 to 1, or UNREACHED.
+    """Return where on the segment an isolated position fails: a place from 0 to 1, or UNREACHED.
 
-    It fails where its margin and profit are no more than the margin needed. What it has over that
-    is concave in the contract value, so between two ends at which it holds, it holds.
+    The segment is the way of the mark from where the walk stands to its next waypoint. The position
+    fails where posted margin plus profit is at most its maintenance margin. Their difference is
+    concave in the contract value, so a position that holds at both ends holds in between.
     """
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
     multiplier = bar.quotes.instruments[i].multiplier
@@ -810,7 +811,8 @@ def find_own_failure(bar: r.AccountBar, i: int) -> float:
     if not p.is_failing(rules, balances, end, multiplier):
         return UNREACHED
 
-    # It fails at the end. Without a root in between, that is rounding, and the end is the place.
+    # It holds at the start and fails at the end. If the formula finds no root in between, the
+    # failure at the end is a matter of rounding, so the end is the place.
     root = p.compute_root(rules, balances, multiplier)
     if math.isnan(root) or end == start:
         return 1.0

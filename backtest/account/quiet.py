@@ -136,16 +136,19 @@ def is_one_plain(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
-    """Take all positions through bar t by a short way, if nothing can act but orders that fill.
+    """Simulate bar t by a fast path, for bars in which nothing acts but prices and orders.
 
-    The short way leaves out the steps of a bar that would do nothing. Returns how it went:
+    The fast path leaves out the steps of a bar that would do nothing, and gives the same numbers.
+    Returns what happened:
 
-    - LEFT: something may act, and nothing was written that counts: the caller takes all steps;
+    - LEFT: it cannot take this bar. Nothing of the account was changed: the caller must take all
+      steps of the bar (:func:`.bar.process_bar`);
     - QUIET: prices moved, and nothing else;
     - FILLED: orders filled too;
-    - WHOLE: after the fills something may act, so the general steps have ended the bar.
+    - WHOLE: orders filled, and after that more may act, so the bar was ended by the general steps.
 
-    ``is_clear`` says that the ledger has no money but the profits, as after a quiet bar.
+    ``is_clear`` says that the ledger holds nothing but price profits, as after a QUIET bar, so that
+    it need not be emptied.
     """
     terms = bar.terms
     state = bar.state
@@ -164,11 +167,11 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
     if is_filling and has_reductions:
         return LEFT
 
-    # No price of the bar makes what is held fail or stop: steps 1 to 4 have nothing to do.
+    # Steps 1 to 4 have nothing to do if no price of the bar liquidates or stops what is held.
     if not set_rest(bar, t, is_filling) or not price_walk.is_quiet(bar):
         return LEFT
 
-    # 5. and 7. Orders fill. What is held then must be quiet again.
+    # Steps 5 to 7. Orders fill, and then no price of the bar may liquidate or stop what is held.
     equity_before: float = state.wallet.equity
     is_calm = True
     if is_filling:
@@ -176,8 +179,8 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
         fill_at_open(bar, t, opened)
         is_calm = balance.count_open(state) > 0 and price_walk.is_quiet(bar)
 
-    # 8. The close. Where it needs more than marks, a bar without fills may still be left; one with
-    # fills must be ended, by the general steps.
+    # Step 8, the close. If it needs more than marks, a bar without fills can still be left to the
+    # caller. A bar with fills cannot, so the general steps end it here.
     balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
     equity = balance.compute_account_equity(terms, state)
     if not (is_calm and is_sound(terms, state, equity)):

@@ -574,13 +574,13 @@ class MarketBar(NamedTuple):
 
 @inlined
 def at(rows: Any, t: int) -> Any:
-    """Return what a feed has in bar t, or the only number that it has for all bars."""
+    """Return row t of an array by bar, or its only row, which holds for all bars."""
     return rows[min(t, len(rows) - 1)]
 
 
 @inlined
 def at_column(rows: Any, t: int, i: int) -> Any:
-    """Return the same of column i; compiled code cannot hand a row back."""
+    """Return column i of row t of an array by bar, or of its only row, which holds for all bars."""
     return rows[min(t, len(rows) - 1), i]
 
 

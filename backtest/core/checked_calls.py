@@ -55,7 +55,11 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Wrap a function so that its arguments of these names are checked."""
+    """Return a decorator that checks the arguments of these names before each call.
+
+    An argument is read by its annotation: it is converted to what that says, such as a text to a
+    path, or refused with an error. Other arguments are passed on as they are.
+    """
 
     def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return the function with a check of its arguments before each call."""
@@ -204,7 +208,10 @@ def read_hint(hint: Any) -> Admitted | None:
 
 
 def read_union(parts: Sequence[Any]) -> Admitted | None:
-    """Return what one of several types admits; a text beside a path is that of a path."""
+    """Return what ``int | str``, an annotation of several types, admits; None if anything.
+
+    A text beside a path is read as a path, so ``str`` adds nothing there.
+    """
     kinds = []
     for part in parts:
         if part is str and Path in parts:

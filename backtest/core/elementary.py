@@ -293,7 +293,7 @@ interpolation of degree 25, computed with 50 digits and written as powers."""
 
 
 def mills_ratio(z: float) -> float:
-    """Return (1 - Phi(z)) / phi(z) for z >= 0: the upper tail over the density.
+    """Return (1 - Phi(z)) / phi(z) for z >= 0: the upper tail of the normal law over its density.
 
     By the polynomial whose coefficients :data:`MILLS` has, in powers of y = (z - 5) / (z + 5): four
     sums by Horner's rule in y^4, which compiled code computes side by side.

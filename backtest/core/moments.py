@@ -265,9 +265,10 @@ def _may_be_dates(epochs: units.IntArray) -> units.BoolArray:
 def _report_units(
     epochs: units.IntArray, factors: units.IntArray, name: str, error: type[BacktestError]
 ) -> BacktestError:
-    """Return the error of epochs in several units, with a row that is odd.
+    """Return the error of a column whose epochs are in several units, with two rows that differ.
 
-    Where one row alone is of another unit, it is the odd one, also if it is the first.
+    ``factors`` are the ns in the unit of each row. The row that is named is one that differs from
+    the first; but if all others differ from the first alike, the first is the odd one.
     """
     is_odd = factors != factors[0]
     if factors.size > 2 and is_odd[1:].all() and (factors[1:] == factors[1]).all():
@@ -319,7 +320,10 @@ def find_clock(numbers: units.FloatArray) -> Clock | None:
 def _refuse_ticks(
     stamps: units.IntArray, written: pd.Series, name: str, error: type[BacktestError]
 ) -> None:
-    """Refuse epochs before 1995, in ns, that are a hundredth of a usual bar apart."""
+    """Raise ``error`` if stamps, ns since 1970, look like ticks of 100 ns of another clock.
+
+    Read as ns, such ticks lie before 1995, and the bars are a hundredth of a usual length apart.
+    """
     if stamps.size < 3 or stamps.max() >= LAST_TICKS:
         return
     gaps, counts = np.unique(np.diff(np.unique(stamps)), return_counts=True)
@@ -362,7 +366,11 @@ def as_dates(index: pd.Index) -> pd.Index:
 def _unreadable(
     written: Stamps, is_bad: units.BoolArray, name: str, error: type[BacktestError]
 ) -> BacktestError:
-    """Return the error of rows without a time, with the first of them."""
+    """Return the error of rows that have no readable time, with the value of the first of them.
+
+    ``is_bad`` says which rows these are, ``written`` has all values as they stand in the data, and
+    ``name`` says what holds them.
+    """
     count = int(is_bad.sum())
     rows = "row" if count == 1 else "rows"
     row = int(np.argmax(is_bad))

@@ -120,16 +120,17 @@ def compute_rate(rules: MarginRules, k: int, multiplier: float) -> float:
 
 
 def compute_maintenance(rules: MarginRules, notional: float, multiplier: float) -> float:
-    """Return the maintenance margin of a notional: rate * notional - amount of its bracket.
+    """Return the maintenance margin of a notional: rate * notional - amount, money.
 
-    Money; of an array of notionals an array. ``multiplier`` scales the rates of all brackets. The
-    amount of a bracket joins it to the one below: at its floor both need the same.
+    Rate and amount are those of the bracket of the margin table in which the notional lies.
+    ``multiplier`` scales the rates of all brackets. The amounts follow from the rates: at the floor
+    of a bracket the margin equals that of the bracket below. An array of notionals gives an array.
     """
     rate = compute_rate(rules, 0, multiplier)
     last_rate = rate
     amount = 0.0
 
-    # Without a break, since the notionals of an array lie in different brackets.
+    # The loop has no ``break``, as the notionals of an array may lie in different brackets.
     for k in range(1, len(rules.floors)):
         next_rate = compute_rate(rules, k, multiplier)
         is_over = notional > rules.floors[k]

@@ -95,19 +95,23 @@ def touch_probability(
 
 
 def _touch_normal(size: FloatArray, away: FloatArray, spread: FloatArray) -> FloatArray:
-    """Return the probability of touching a level under the normal distribution.
+    """Return the probability that a Brownian motion touches a level by the end of a horizon.
 
-    With a the size of the distance, v the drift ``away`` from the level and s the spread it is
-    ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``, by ``Phi(z) = erfc(-z / sqrt 2) /
-    2``: a path that ends beyond the level, and one that is reflected at it.
+    ``size`` is the distance a of the level, ``away`` the drift v over the horizon, away from it,
+    and ``spread`` the standard deviation s at the end. The probability is::
+
+        Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)
+
+    The first term has the paths that end beyond the level, the second those that touched it and
+    came back. Phi, the normal distribution, is computed as Phi(z) = erfc(-z / sqrt 2) / 2.
     """
     with np.errstate(all="ignore"):
         scale = spread * math.sqrt(2.0)
         against = (size + away) / scale
         along = (size - away) / scale
 
-        # The second term is a product. In its tail that would be a huge number by a tiny one, so
-        # there the exponents are joined: erfcx(z) is exp(z^2) erfc(z).
+        # In the second term a huge exponential may meet a tiny Phi, and the product would be lost.
+        # There the exponents are added first: erfc(z) is exp(-z^2) erfcx(z).
         in_tail = np.exp(-against * against) * sp.special.erfcx(np.maximum(along, 0.0))
         factor = np.exp(-2.0 * away * size / (spread * spread))
         elsewhere = factor * sp.special.erfc(np.minimum(along, 0.0))

@@ -279,11 +279,12 @@ def _read(multiplier: Numeric | None, venue: Venue | MarginRules | str) -> Numer
 def _broadcast(
     function: Callable[..., float], venue: Venue | MarginRules | str, *numbers: Numeric
 ) -> Any:
-    """Apply a function of single numbers to arrays of them, under the margin rules of a venue.
+    """Call ``function(rules, *numbers)`` for single numbers or arrays, broadcast as in NumPy.
 
-    ``numbers`` are broadcast to one shape, and the answer has it; a float for single numbers.
-    Raises ParameterError for a venue that is none, a spot leg where ``function`` needs its whole
-    account (OF_PRICES), and for arguments that are no numbers or do not fit.
+    ``rules`` are the margin rules of the venue. The answer has the broadcast shape of the numbers;
+    it is a float if all of them are single. Raises ParameterError for a venue that is none, for
+    numbers that are none or whose shapes do not fit, and for a spot contract if the function is one
+    of OF_PRICES: the price that fails a spot leg depends on its whole account.
     """
     rules: Any = venue
     if isinstance(venue, str):

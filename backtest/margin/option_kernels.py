@@ -57,11 +57,12 @@ UP_TO_DAYS, BEYOND_DAYS = range(2)
 def compute_skewed_volatility(
     options: OptionPositions, i: int, shocks: ShockTables, is_absolute: bool
 ) -> float:
-    """Return the volatility of option i under a turn of the smile, a year.
+    """Return the volatility of option i, per sqrt(year), when the volatility smile turns.
 
-    It is volatility (1 + turn). The turn grows with log(strike / forward) from 0 at the money up to
-    a cap at one width: a linear one lowers strikes under the forward and raises those over it, an
-    absolute one raises both. Cap and width depend on the root of the time to expiry.
+    It is volatility * (1 + turn). The turn is 0 at the money. It grows with the distance
+    ln(strike / forward), up to ``cap`` at the distance ``width``, and stays there beyond. A linear
+    turn lowers the volatility of strikes under the forward and raises that of strikes over it; an
+    absolute turn raises both. Cap and width are linear in the root of the time to expiry.
     """
     skew = shocks.skew
     root = math.sqrt(options.years[i])
@@ -149,10 +150,11 @@ def shock_volatility(shocks: ShockTables, volatility: float, shock: float, scale
 
 
 def compute_discount(shocks: ShockTables, value: float, years: float, rate: float) -> float:
-    """Return the factor by which a scenario multiplies what an expiry is worth in it.
+    """Return the factor by which a scenario multiplies the value of all options of one expiry.
 
-    Against the account either way: what is long shrinks by its time to expiry, what is short grows.
-    1 under a rule without discounts. ``rate`` is the interest rate a year.
+    It counts against the account: a positive ``value``, long, shrinks with the time to expiry, and
+    a negative one, short, grows. Rules without discounts have the factor 1. ``rate`` is the
+    interest rate, ``years`` the time to expiry.
     """
     discounts = shocks.discounts
     if len(discounts) == 0:
@@ -305,10 +307,12 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
 
 
 def compute_option_loss(pool: OptionPool) -> float:
-    """Return the worst loss of options, futures and collateral, products and charges summed.
+    """Return the loss that a scenario rule counts for options, futures and collateral: money.
 
-    Money. A product counts with its loss in the scenario that is worst for it, or with the charges
-    by expiry of its groups, whichever is more. Writes ``scenarios.losses`` and the sums by expiry.
+    A product is several groups of instruments. Each product counts with its loss in the scenario
+    that is worst for it, or with the charges by expiry of its groups if these are more. The sum of
+    the products, and a charge on deltas, is the loss. Writes ``scenarios.losses``, and into the
+    scratch the sums by expiry.
     """
     options = pool.options
     rules = pool.rules
@@ -334,11 +338,11 @@ def compute_option_loss(pool: OptionPool) -> float:
 
 
 def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
-    """Return the charge on the absolute delta of the options of each expiry: money.
+    """Return the charge on the net delta of the options of each expiry, without sign: money.
 
-    The rate of an expiry is the larger of a constant and one per year to expiry. Writes the deltas
-    in money by expiry into ``scratch.totals``, over the values that stood there: called last, when
-    these are not needed any more.
+    The rate of an expiry is a constant, or a rate per year times the years to expiry if that is
+    more. The deltas by expiry, money, are summed in ``scratch.totals``. That writes over the values
+    by expiry which stood there, so this must be called after all that reads them.
     """
     shocks = rules.shocks
     totals = rules.scratch.totals
@@ -357,11 +361,11 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
 
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    """Return the charge on notional that is net short: money.
+    """Return the charge on options that are net short: a rate of their notional, money.
 
-    Options of one strike and expiry are a pair (``options.pairs`` has its number), whose longs and
-    shorts offset. The rate is that of initial or of maintenance margin. Writes the net notionals
-    into ``scratch.nets``.
+    Options of one underlying, strike and expiry offset each other: ``options.pairs`` has their
+    number. Each pair whose quantities add up to a short is charged. Initial and maintenance margin
+    have a rate each. Writes the net notionals into ``scratch.nets``.
     """
     rate = rules.shocks.short_charge[OF_MAINTENANCE]
     if is_initial:
@@ -633,11 +637,11 @@ def bound_requirement_slope(pool: OptionPool, i: int, low: float, value_slope: f
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
-    """Return an upper bound of the change of backing less requirement per contract value.
+    """Return by how much the excess of the pool changes at most, per unit of a contract value.
 
-    A change of the value by 1 changes the backing by at most the contracts held, and level times
-    the requirement by at most level * rate of them. In brackets the rate of the last one is the
-    highest.
+    The excess is backing less level * requirement. If the value of a contract of instrument i
+    changes by 1, the backing changes by the number of contracts held, and the requirement by at
+    most ``rate`` times that number. In a margin table the last bracket has the highest rate.
     """
     tables = packed.brackets
     if packed.has_scenarios:
@@ -649,10 +653,11 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
 
 
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
-    """Return an upper bound of what a unit of notional can add to a scenario requirement.
+    """Return by how much a unit of notional can raise a scenario requirement at most: a fraction.
 
-    That is what it loses, times its weight, in the scenario that is worst for it among those of all
-    groups, and all charges that are rates of a notional. ``is_inverse``: of inverse contracts.
+    That is its largest weighted gain or loss in any scenario of any group, and the charges that are
+    rates of notional. ``is_inverse`` says that the contracts are inverse, whose gain in a move m of
+    the price is m / (1 + m) of their notional.
     """
     tables = packed.scenarios
     steepest = 0.0
@@ -666,9 +671,10 @@ def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
 
 
 def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:
-    """Return an upper bound of the change of backing less requirement per price of asset c.
+    """Return by how much the excess of the pool changes at most, per unit of the price of asset c.
 
-    As :func:`bound_linear_slope`; without scenarios, collateral has no part in a requirement.
+    The excess is backing less level * requirement. The amount held counts once in the backing, and
+    in scenarios, where collateral may cancel risk, also in the requirement.
     """
     rate = 0.0
     if packed.has_scenarios:

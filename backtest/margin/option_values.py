@@ -181,10 +181,11 @@ def compute_greeks(options: OptionPositions, i: int, rate: float) -> Greeks:
 
 
 def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -> float:
-    """Return the share of the mark of option i that backs the account: 0 to 1.
+    """Return the share, 0 to 1, of the value of option i that counts as backing of the account.
 
-    ``rules.counted`` says which values count: NET, those of longs and shorts with their sign; LONG,
-    those of longs; NONE, no more than a loan value of some longs.
+    By ``rules.counted``. NET: longs and shorts count in full, shorts with their negative value.
+    LONG: only longs count. NONE: no option counts, but a broker may lend a part of the value of
+    longs (``loan_value``) that have more than ``loan_days`` to their expiry.
     """
     if rules.counted == NET:
         return 1.0
@@ -194,7 +195,7 @@ def compute_counted_rate(rules: OptionRules, options: OptionPositions, i: int) -
     if rules.counted == LONG:
         return 1.0
 
-    # A loan value: of longs that last, where no option of their kind is sold.
+    # The loan value. A long that may cover a short of its kind, call or put, has none.
     is_lasting = DAYS_PER_YEAR * options.years[i] > rules.rates.loan_days
     if not (rules.rates.loan_value > 0.0 and is_lasting):
         return 0.0

@@ -211,7 +211,11 @@ def compute_gain_rate(is_inverse: bool, move: float) -> float:
 
 
 def compute_move_loss(linear: float, inverse: float, move: float, weight: float) -> float:
-    """Return what net notionals of linear and inverse contracts lose in a move, by its weight."""
+    """Return what net notionals, money, lose in a move of the price, times the scenario's weight.
+
+    ``move`` is a fraction. The notional of linear contracts gains ``move`` times itself, that of
+    inverse ones move / (1 + move). Negative for a gain.
+    """
     gain = linear * move
     if inverse != 0.0:
         gain += inverse * (move / (1.0 + move))
@@ -358,10 +362,11 @@ class MarginBracket(NamedTuple):
 
 @inlined
 def find_bracket(tables: BracketTables, i: int, notional: float) -> MarginBracket:
-    """Return the bracket of maintenance margin in which a notional of instrument i lies.
+    """Return the row of the margin table of instrument i in which a notional lies.
 
-    In it the margin is rate * notional - amount. Rates count with the multiplier of this bar and
-    the fee of closing.
+    The maintenance margin there is rate * notional - amount, for notionals over ``above`` and up to
+    ``most``. Rates are those of the table, times the multiplier of this bar, plus the fee of
+    closing where the venue adds it.
     """
     multiplier = tables.multipliers[i]
     fee = tables.close_fees[i]
@@ -369,7 +374,7 @@ def find_bracket(tables: BracketTables, i: int, notional: float) -> MarginBracke
     amount = 0.0
     above = -1.0  # below every notional, as that of a flat position is 0
 
-    # The amount keeps the margin continuous where the rate rises.
+    # At the floor of a bracket both rates must give the same margin. That determines its amount.
     k = 1
     while k < tables.counts[i] and notional > tables.floors[i, k]:
         next_rate = scale_rate(tables.rates[i, k], multiplier, fee)
@@ -403,10 +408,14 @@ def find_bracket_amount(rules: PortfolioRules, held: Holdings, i: int) -> float:
 def combine_scenarios(
     rules: PortfolioRules, held: Holdings, loss: float, is_initial: bool
 ) -> float:
-    """Return the margin that a rule of scenarios asks for a worst loss: money.
+    """Return the margin that a scenario rule asks of the pool, given its worst loss: money.
 
-    A factor of the loss, or a minimum of the gross notional if that is more, and charges on gross
-    notional and on what longs and shorts of a group offset.
+    With the factor and the contingency of initial or of maintenance margin it is::
+
+        max(factor * loss, minimum * gross) + contingency * gross + pair_contingency * offset
+
+    ``gross`` is the notional of all positions without sign, ``offset`` what longs and shorts of
+    the same group offset of it.
     """
     tables = rules.scenarios
     gross = compute_gross(rules, held)
@@ -512,12 +521,14 @@ def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
 
 
 def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write the share of each position and collateral in the requirement R into ``shares``, money.
+    """Write into ``shares`` how much of the requirement R is due to each position and collateral.
 
-    The Euler share of a position is ``q_i dR/dq_i``: what R changes by, per contract, times the
-    contracts. Shares add up to R. At a kink the derivative is that of the scenario that decides,
-    the first of equal ones, and of the lower bracket. A spot leg has its haircut / level besides.
-    ``shares`` has n positions, and then C collaterals.
+    Money: first the n positions, then the C collaterals. The Euler share of a position is its
+    quantity times dR / d quantity; these shares add up to R. Where R has a kink, the derivative is
+    that of the lower bracket, or of the scenario that decides, the first of equal ones.
+
+    A spot leg also has its haircut, divided by the level of liquidation, as readers multiply all
+    shares by that level.
     """
     shares[:] = 0.0
     if rules.own > 0:
@@ -610,9 +621,11 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
 
 
 def add_pair_shares(rules: PortfolioRules, held: Holdings, g: int, shares: FloatArray) -> None:
-    """Add to ``shares`` the charge on what offsets in group g: it is on the smaller side alone.
+    """Add the pair contingency of group g to the ``shares`` of its positions: money.
 
-    Of two equal sides each has half.
+    That is a charge on what longs and shorts of a group offset, which is the smaller one of the two
+    sides. So the positions of the smaller side bear it by notional. Where the sides are equal, each
+    bears half.
     """
     tables = rules.scenarios
     longs = compute_side(rules, held, g, 1.0)
@@ -694,10 +707,10 @@ def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) ->
 
 
 def find_next_break(segment: Segment, place: float) -> float:
-    """Return the next place of a segment, at most 1, up to which a test of its end is enough.
+    """Return the next place of a segment, at most 1, that a search for failure must test.
 
-    Between two such places what the pool has over its requirement is concave: if it holds at both,
-    it holds between them. At a break it may bend the other way, so each break is tested.
+    Up to there, what the pool has over its requirement is a concave function of the place. So a
+    pool that holds at both ends holds between them. At such a break the function may bend up.
     """
     rules = segment.rules
     tables = rules.scenarios
@@ -778,11 +791,13 @@ def compute_left_at(segment: Segment, i: int, x: float) -> float:
 
 
 def find_root(segment: Segment, i: int, sound: float, failing: float) -> float:
-    """Return where the pool fails between two places, or between ratios of the price of ``i``.
+    """Return where the pool begins to fail, between a ``sound`` and a ``failing`` place.
 
-    It fails where what it has over its requirement falls to 0. ``sound`` is over that, ``failing``
-    not. By false position with the halving of the Illinois method (Dowell and Jarratt 1971); under
-    a requirement of the user's own, which may jump or be infinite, by bisection.
+    With ``i`` ALONG the three are places on the segment, 0 to 1; else ratios of the price of
+    instrument i to its price now. The pool fails where what it has over its requirement is 0.
+
+    By false position with the halving of the Illinois method (Dowell and Jarratt 1971). A
+    requirement of the user's own may jump or be infinite, so its root is found by bisection.
     """
     if segment.rules.own > 0:
         return bisect_root(segment, i, sound, failing)
@@ -792,7 +807,7 @@ def find_root(segment: Segment, i: int, sound: float, failing: float) -> float:
     root = failing
     last_side = 0.0
     for _ in range(MAX_STEPS):
-        # An end that already is a root, or has no sign, has no secant.
+        # A line through both ends needs one over 0 and one under 0: it ends at a root, or at NaN.
         if not (below < 0.0 < above):
             break
         last_root = root
@@ -801,7 +816,8 @@ def find_root(segment: Segment, i: int, sound: float, failing: float) -> float:
         if left == 0.0 or abs(root - last_root) <= SAME_ROOT * root:
             break
 
-        # Illinois: an end that stays twice is halved, or the other would creep.
+        # Illinois: where the same end is replaced twice in a row, the height of the other is
+        # halved. Else the root would be approached from one side, in ever smaller steps.
         if left > 0.0:
             sound = root
             above = left

@@ -36,10 +36,11 @@ FAR = 1e4
 
 
 def compute_cover(options: OptionPositions, rates: OptionRates, i: int, j: int) -> float:
-    """Return what a unit of short option i needs under long j: money, infinite if j is no cover.
+    """Return the margin of a unit of short option i that long j covers: money.
 
-    Without the value of the short. Under an option that is the difference of the strikes, where it
-    is a loss; under shares nothing, or what the short is in the money.
+    Besides the mark of the short. Covered by an option it is what the difference of the strikes
+    may lose; covered by shares (j = n options) it is nothing, or the payoff of the short now.
+    Infinite if j cannot cover i.
     """
     # Shares stand behind the last option.
     if j == len(options.signs):
@@ -72,17 +73,20 @@ def find_shares(pool: OptionPool, g: int) -> float:
 
 
 def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
-    """Find the cheapest way to cover one more unit of a short, by each long of group g.
+    """Find for each long of group g the cheapest way to use one more unit of it as cover.
 
-    ``sign`` is 1 for calls, -1 for puts. A path begins at a short with units that nothing covers
-    yet (row LEFT), and goes to a long that covers it. From there it may go on: the long is taken
-    from a short that it covers now, which then needs another long. The distance of a place on the
-    path is what the margin changes by, per unit: money, negative where it saves. Covering the first
-    short saves what it needs naked (row NAKED), and ``bonus``, 0 or so much that all are covered.
+    Calls (``sign`` 1) and puts (-1) are paired apart. This is a shortest path search. A path begins
+    at a short that is not covered in full, and steps to a long that may cover it. If that long
+    covers another short now, the path may go on: it steps back to that short, whose cover is taken
+    away, and from there to another long.
+
+    The distance of a short or a long is by how much the margin changes along the path to it, money
+    per unit of the underlying; negative saves. A path starts at minus what its short needs naked
+    (row NAKED), less ``bonus``: 0, or a saving so large that whatever can be covered is.
 
     Writes the distances into the rows OF_SHORT and OF_LONG of ``scratch.rows``, infinite where no
-    path leads, and into ``scratch.paths`` what stands before each place. By the rounds of Bellman
-    and Ford, as costs of the way back are negative.
+    path leads, and into ``scratch.paths`` what stands before each on its path. Steps back have
+    negative lengths, so the search goes by the rounds of Bellman and Ford.
     """
     options = pool.options
     scratch = pool.rules.scratch
@@ -90,13 +94,14 @@ def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
     scratch.rows[OF_SHORT, :] = math.inf
     scratch.rows[OF_LONG, :] = math.inf
 
-    # Where paths begin: nothing stands before, -1.
+    # Paths begin at the shorts with units LEFT to cover. -1: nothing stands before them.
     for i in range(n):
         if is_sold(options, i, g, sign) and scratch.rows[LEFT, i] > 0.0:
             scratch.rows[OF_SHORT, i] = -(scratch.rows[NAKED, i] + bonus)
             scratch.paths[TO_SHORT, i] = -1
 
-    # Shortest paths over 2 n places are known after as many rounds.
+    # Each round finds paths of one more step. A shortest path visits each of the n shorts and the
+    # n longs once at most, so 2 n rounds are enough.
     is_changed = True
     rounds = 0
     while is_changed and rounds <= 2 * n:
@@ -173,13 +178,15 @@ def shorten_ways_from(pool: OptionPool, i: int) -> bool:
 
 
 def pair_shorts(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
-    """Cover shorts of group g by longs and shares so that they need least margin.
+    """Cover the shorts of group g by longs and shares so that they need least margin.
 
-    ``sign`` is 1 for calls, -1 for puts; ``bonus`` is money that covering a unit saves besides. In
-    each round the path that saves most is found, from a short over pairs that may change places to
-    a long with units to spare, and carries as many units as it can; until none saves anything.
-    Writes ``matches``, and the rows LEFT and SPARE, which must have all units before; reads the row
-    NAKED.
+    ``sign`` is 1 for calls, -1 for puts; ``bonus`` is money that each covered unit saves besides.
+    Each round finds the path that saves most (:func:`find_distances`): from a short that is not
+    covered in full to a long with units to spare, and on the way longs may change their shorts. It
+    moves as many units as the path can carry. It ends when no path saves anything.
+
+    Before the call, the row LEFT must have all units of each short, SPARE all units of each long,
+    and NAKED what a unit needs naked. Writes LEFT, SPARE and ``matches``.
     """
     n = len(pool.options.signs)
     # Each path empties a short, a long or a match: these are more rounds than it ever needs.
@@ -315,12 +322,13 @@ def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: flo
 
 
 def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    """Return what the short options of group g need that nothing covers: money.
+    """Return the margin of the short options of group g that nothing covers: money.
 
-    A price hurts a call or a put, not both. So a short call and a short put need together what the
-    dearer of them needs, and the mark of the other. The dearest ones are combined first. Reads what
-    is left of each short (row LEFT of the scratch) and empties that row, and what a unit of it
-    needs naked (row NAKED).
+    A price can hurt a call or a put, not both. So a call and a put together need what the dearer of
+    the two needs alone, and the mark of the other. The dearest of both are combined first.
+
+    Reads two rows of the scratch: LEFT, the units of each short that nothing covers, and NAKED,
+    what a unit needs. Empties LEFT.
     """
     rows = rules.scratch.rows
     total = 0.0
@@ -352,10 +360,11 @@ def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
 
 
 def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
-    """Return what the short options of group g need that shares cover, less what conversions spare.
+    """Return the margin of the short options of group g that shares of the underlying cover: money.
 
-    Money. Reads the pairing of the group: ``matches[i, j]`` has the units of short i that option j
-    covers, and in a last column, j = n options, those that shares cover.
+    Conversions, in which a long option secures the sale of the shares, lower it. Reads the pairing
+    of the group: ``matches[i, j]`` has the units of short i that option j covers, and the last
+    column, j = n options, those that shares cover.
     """
     options = pool.options
     rates = pool.rules.rates
@@ -464,17 +473,19 @@ def compute_naked(options: OptionPositions, rules: OptionRules, i: int) -> float
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
-    """Return the way of pairing group g that needs least, and what it needs: money.
+    """Try all ways to pair shorts with cover in group g; return the cheapest, and its margin.
 
-    Tries each way. The pairing that is left in the scratch is that of the last one tried, with its
-    row LEFT emptied, not the cheapest: who reads pairs must call :func:`pair_group` again.
+    The way is CHEAPEST, COVERED_FIRST or UNPAIRED; the margin is money. The scratch is left with
+    the pairs of the last way that was tried, not of the cheapest one: to read the pairs of that,
+    call :func:`pair_group` with it.
     """
     cheapest = UNPAIRED
     least = math.inf
     for way in (CHEAPEST, COVERED_FIRST, UNPAIRED):
         pair_group(pool, g, way)
 
-        # What the pairs need, what shares cover, and last the naked: their sum empties LEFT.
+        # Shorts under longs, shorts under shares, and shorts without cover. These come last, since
+        # ``sum_naked`` empties the row LEFT.
         needed = sum_pairs(pool.options, pool.rules, g)
         needed += sum_covered(pool, g, is_initial)
         needed += sum_naked(pool.options, pool.rules, g)
@@ -485,15 +496,16 @@ def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
 
 
 def compute_premiums(pool: OptionPool) -> float:
-    """Return what long options cost at their marks, less what the shorts that they cover bring.
+    """Return the premiums of long options less those of the short options that they cover: money.
 
-    Money. Each group is paired in the way that needs least initial margin.
+    Premiums are at the marks. Which long covers which short is the pairing of each group that needs
+    least initial margin.
     """
     options = pool.options
     n = len(options.signs)
     total = 0.0
     for g in range(len(pool.rules.underlyings)):
-        # The search leaves the last way that it tried in the scratch: the cheapest is paired anew.
+        # find_way leaves the pairs of the last way it tried, so the cheapest is paired again.
         way, _ = find_way(pool, g, is_initial=True)
         pair_group(pool, g, way)
 

@@ -338,16 +338,18 @@ def read_rows(
 
 
 def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None:
-    """Return the row of the header among the first lines, None if there is none.
+    """Return which of the first lines of a CSV text is its header, from 0; None if there is none.
 
-    It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
-    above it is skipped with a warning. A first line of texts alone is a header of other names.
+    A line is a header if it has all names that were ``asked`` for. If none were, it is one if it
+    has more names of columns that are known than values (numbers and times). Failing that, a first
+    line of words without values is a header of unknown names. Text above the header is skipped with
+    a warning; rows above it, or a second header, raise DataError.
     """
-    # Rows that may be a header, and how many values (numbers and stamps) each line holds.
+    # Lines that may be the header, and how many values each line has.
     headers = []
     n_values = []
     for row, line in enumerate(lines):
-        # A line without letters names nothing.
+        # A line without letters names no column, and need not be split.
         cells: list[str] = []
         if _LETTER.search(line):
             _, cells = split_line(line.lower())
@@ -362,7 +364,7 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
         is_text_alone = bool(lines and _LETTER.search(lines[0]) and not n_values[0])
         return 0 if is_text_alone else None
 
-    # Rows above a header, or a second one, are not of its table.
+    # Lines with values above the header, and later headers: the file holds more than one table.
     header = headers[0]
     others = [row for row in range(header) if n_values[row] > 1]
     others += headers[1:]
@@ -380,14 +382,22 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
 
 
 def count_values(line: str, cells: Sequence[str]) -> int:
-    """Return how many numbers and stamps a line has; without letters all its cells are some."""
+    """Return how many numbers and times a line has.
+
+    A line without letters was not split, ``cells`` are empty: there all cells are values, and its
+    delimiters are counted.
+    """
     if cells:
         return len([*filter(_VALUE.fullmatch, cells)])
     return sum(map(line.count, ";\t|,"))
 
 
 def split_line(line: str) -> tuple[str, list[str]]:
-    """Return the delimiter of a line and its cells; among as many others, commas are decimal."""
+    """Return the delimiter of a line of a CSV text, and its cells without blanks around them.
+
+    A comma, unless the line has semicolons, tabs or bars: then the most frequent of all. If one of
+    these is as frequent as the comma, commas are decimal points.
+    """
     delimiter = ","
     if re.search(r"[;\t|]", line):
         delimiter = max(";\t|,", key=line.count)

@@ -253,10 +253,19 @@ def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> Ti
     return cut
 
 
+def has_half_precision(note: str, role: str) -> bool:
+    """Return whether a note of :func:`note_half_precision` is of a table of a role.
+
+    A note names columns and role: "open, close of mark in half precision (float16)".
+    """
+    return f" of {role} in " in note
+
+
 def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str, str]) -> None:
     """Warn of prices that were kept in 16 bits, of three digits, and note them in ``notes``.
 
-    ``parts`` are the tables of a role as they were read.
+    ``parts`` are the tables of a role (bars, mark or funding) as they were read. The note is what
+    :func:`has_half_precision` looks through.
     """
     for part in parts:
         if isinstance(part.content, DataError):

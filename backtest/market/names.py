@@ -353,7 +353,11 @@ def _rename_settlements(
 
 
 def _find_rates(known: Mapping[str, Any]) -> list[str]:
-    """Return the spellings of the fraction that was paid, without what stands beside it."""
+    """Return which known names of columns hold the funding rate that was paid, as a fraction.
+
+    Some venues write a second column beside the rate, such as a forecast; ``_RATES`` names it for
+    each of their names, and it is left out.
+    """
     spellings = [name for name in _RATES if name in known]
     beside = {*map(_RATES.get, spellings)}
     return [name for name in spellings if name not in beside]

@@ -96,10 +96,10 @@ def build_quality(
             if hits:
                 findings.append(count_hits(rule, subject, hits))
 
-    # Loading has noted which tables were kept in half precision.
+    # Tables with prices in half precision. Loading has noted all of them in one text.
     note = filled.get(loading.HALF, "")
     for role, subject in subjects.items():
-        if f" of {role} in " in note:
+        if loading.has_half_precision(note, role):
             rows = Hit(subject.time, places=(note,))
             findings.append(count_hits(HALF_PRECISION, subject, [rows]))
 

@@ -301,9 +301,10 @@ def find_bad_ranges(subject: Subject) -> list[Hit]:
 
 
 def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
-    """Return the larger and the smaller of open and close of each bar: two arrays of shape (n,).
+    """Return the top and the bottom of the body of each bar: the larger and smaller of its ends.
 
-    NaN where a price of the bar is impossible: that is a fault of its own.
+    Two arrays of shape (n,), from open and close. Both are NaN in a bar that has an impossible
+    price, so that comparisons with them are False: that price is reported by a rule of its own.
     """
     opens = table.columns["open"]
     closes = table.columns["close"]
@@ -373,12 +374,15 @@ class Outlier(NamedTuple):
 
 
 def find_outliers(subject: Subject) -> list[Hit]:
-    """Find prices that are far from their neighbors; the furthest are listed first.
+    """Find single prices that are far from their neighbors; the furthest are listed first.
 
-    A close is one if it is over 20 typical moves from the median of the three closes before and
-    from that of the three after; the first and the last, which have one side, from that of its 3
-    and of its 24. A high or low is one if it is as far beyond its own open and close and its
-    neighbors. Typical is the median absolute log return of the 201 bars around.
+    Distances are logs of price ratios, in typical moves: the median absolute log return of the 201
+    bars around. Over 20 of these are far. Judged is:
+
+    - a close by its distance from the nearer of two medians, of the three closes before it and of
+      the three after it. A lasting step of the price is so near to one of them;
+    - a high or low by how far it is beyond the open and close of its bar and beyond the high or low
+      of the bars beside it.
     """
     table = subject.table.ordered
     if not table.has_prices or table.time.size < 7:
@@ -1053,7 +1057,10 @@ MAX_FLAT = 10_000_000
 
 
 def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the notes of what was filled in, and all other notes: both by name."""
+    """Return two tables of the notes of loading: of data that was filled in, and all others.
+
+    A note says what was done to the data when it was loaded, by the name of the repair.
+    """
     filled = {}
     others = {}
     for name, how in notes.items():

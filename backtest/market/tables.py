@@ -371,9 +371,10 @@ def read_flag_texts(values: pd.Series, *, column: str, name: str) -> FloatArray:
 
 
 def leave_out_unfinished(table: TimedTable, frame: pd.DataFrame) -> TimedTable:
-    """Return the table of a frame without its last bar, if a flag says that it alone is unfinished.
+    """Return the table without its last bar, if that bar alone is marked as unfinished.
 
-    A flag is a column of yes and no. What it says of other bars is a doubt of the report.
+    Vendors mark it in a column of yes and no, such as "is_closed"; ``frame`` still has it. The bar
+    is dropped with a warning. Marks of other bars are left: the report of data quality shows them.
     """
     for column in filter(is_flag, frame.columns):
         flag = read_flag(frame[column])
