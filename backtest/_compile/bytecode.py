@@ -356,11 +356,11 @@ def is_written_by_user(function: Any, seen: frozenset[Any] = frozenset()) -> boo
 
 
 def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
-    """Return a function that calls our functions and some helpers in place of its own.
+    """Return a copy of a function that calls our power and math functions in place of Python's.
 
-    Its source is edited and compiled again. ``helpers`` are functions that it calls by a name, and
-    what it shall call instead. The function itself is returned if nothing is replaced, or if its
-    source is not found, or is no longer what was compiled.
+    Its source is edited and compiled again. ``helpers`` has other functions that it calls, by name,
+    and what the copy shall call instead. The function itself is returned if nothing is replaced, if
+    its source is not found, or if the file has changed since the function was compiled.
     """
     tree = parse_function(function)
     if tree is None:
@@ -371,14 +371,14 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
     if not added:
         return function
 
-    # Compiled again without a change, the source must give the code that the function has.
+    # The source is that of the function only if it compiles to the very same code.
     names = function.__code__.co_freevars
     compiled_again = compile_inner(tree, names, function)
     if describe_bytecode(compiled_again) != describe_bytecode(function.__code__):
         return function
 
-    # What is added comes by cells, the variables of a function around it: so the globals of the
-    # user's module stay as they are.
+    # The new functions are handed over in cells, as variables of an enclosing function are. So
+    # nothing is written into the globals of the user's module.
     names_added = [name for name in added if name not in names]
     code = compile_inner(edited, (*names, *names_added), function)
     cells = dict(zip(names, function.__closure__ or (), strict=True))
@@ -396,11 +396,12 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
 
 
 def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
-    """Return the definition of a function in its source, without annotations and defaults.
+    """Return the syntax tree of a function's definition, ready to be compiled again; None if not.
 
-    None if there is no source, or if it defines something else in that place: a lambda, or a
-    function with a decorator or type parameters, which another function has made of it. None too of
-    a function with a ``try``: functions of math raise what it may catch, ours do not.
+    Annotations are removed, and defaults replaced by 0: both are evaluated outside of the function,
+    and are not part of its code. None if there is no source; if the source there is not a plain
+    definition (a lambda, a decorator, type parameters); or if the function has a ``try``, as it may
+    catch errors of math functions that ours do not raise.
     """
     try:
         lines, first = inspect.getsourcelines(function)
@@ -415,8 +416,8 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
     if any(isinstance(inner, ast.Try | ast.TryStar) for inner in ast.walk(node)):
         return None
 
-    # Lines are counted from the start of the file, as in the code. Annotations and defaults are
-    # computed outside of the function; its code only knows how many defaults there are.
+    # Line numbers as in the file, so that errors name the right line. The code of a function knows
+    # only how many defaults there are.
     ast.increment_lineno(node, first - 1)
     node.returns = None
     node.args.defaults = [ast.Constant(0) for _ in node.args.defaults]

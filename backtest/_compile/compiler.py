@@ -238,10 +238,11 @@ def list_needs(module: Any) -> list[str]:
 
 
 def describe_machine(*, is_here: bool = False) -> Any:
-    """Return LLVM's machine: for the processor that numba compiles for or, ``is_here``, this one.
+    """Return LLVM's description of a processor, with which machine code is written.
 
-    They differ where the environment names another processor to numba. Code is independent of where
-    it is loaded ("pic"), and addresses what it holds by 32 bits ("small").
+    That is the processor that numba compiles for, which the environment may name (NUMBA_CPU_NAME);
+    with ``is_here`` the one that this process runs on. The code may be loaded at any address
+    ("pic"), and reaches its own constants by offsets of 32 bits ("small").
     """
     settings: Any = config
     name = binding.get_host_cpu_name()
@@ -259,11 +260,12 @@ def describe_machine(*, is_here: bool = False) -> Any:
 
 
 def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
-    """Return LLVM's text of a function that calls numba's with arguments from a table of words.
+    """Return the LLVM assembly of a function that calls one of numba with arguments from a table.
 
-    Our function, ``symbol``, takes three addresses: of the table, which has a word of 64 bits for
-    each argument, of the result and of the fault. Numba's, ``entry``, takes the last two, then each
-    argument in a register of its own type. Its status is returned: 0 if all went well.
+    The function that is written, ``symbol``, takes three addresses: of a table with a word of 64
+    bits for each argument, and of the places for result and fault. The function of numba,
+    ``entry``, takes the last two, and then each argument in its own type. Its status is returned: 0
+    if all went well.
     """
     result, fault, *kinds = list_argument_kinds(entry)
     types = ", ".join([result, fault, *kinds])
@@ -302,13 +304,13 @@ def write_conversion(kind: str, word: str) -> str:
 
 
 def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
-    """Return LLVM's text of a C function that calls numba's with its own arguments.
+    """Return the LLVM assembly of a C function that passes its arguments on to one of numba.
 
-    A function of numba returns a status, 0 if all went well, and writes its result and its fault at
-    the places of its first two arguments; ours returns the result itself. ``returns`` is its kind:
-    "d" for a float, else a whole number. Where numba's fails, ours returns a refusal: -1 of a
-    float, a leverage that none may decide, and 0 of a whole number, which else says that all
-    leverages are sound.
+    The function of numba, ``entry``, returns a status, 0 if all went well, and writes its result to
+    the address in its first argument. The C function, ``symbol``, returns the result itself, of the
+    kind ``returns``: "d" for a float, else a whole number. If the status is not 0, it returns a
+    refusal: -1 for a float, which is no valid leverage, and 0 for a whole number, which is 1 where
+    all leverages are sound.
     """
     result, fault, *kinds = list_argument_kinds(entry)
     types = ", ".join([result, fault, *kinds])

@@ -114,10 +114,10 @@ def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str
 
 @intrinsic
 def share_record(_context: Any, record: Any) -> Any:
-    """Put a record into memory, and return its address.
+    """Put a record into memory, in compiled code, and return its address.
 
-    The memory is of the stack of the function that calls this, so the address is good in what that
-    one calls, and never outside of it.
+    The memory is on the stack of the calling function. So the address may be passed to functions
+    that it calls, but must not be kept longer than it runs.
     """
 
     def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
@@ -450,9 +450,10 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
 
     @intrinsic
     def call(_context: Any, address: Any, *_given: Any) -> Any:
-        """Return the types of the call, and what writes its code.
+        """Return the types of a call, and the function that writes its instructions.
 
-        The types are those of :func:`make_loop_call`, whatever numba finds of the arguments.
+        numba calls this while it compiles a call. The types are ``result`` and ``kinds`` of
+        :func:`make_loop_call`, whatever types numba finds for the arguments.
         """
 
         def build(

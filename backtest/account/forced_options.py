@@ -136,16 +136,17 @@ def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
 
 
 def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
-    """Return the signed contracts of option k that closing a failed pool trades on a side.
+    """Return the signed contracts to trade in option k while a failed pool is closed.
 
-    On the side of purchases (1) a short closes whole. On that of sales (-1) a long is sold as far
-    as the balance, money, is negative. 0 if the option is not of the side.
+    It is asked twice. With ``side`` 1, for purchases: a short is bought back whole. Then with
+    ``side`` -1, for sales: a long is sold, but only as much as a negative balance needs. 0 if there
+    is nothing to trade on that side.
     """
     quantity = state.options.positions.quantities[k]
     if side > 0.0:
         return -quantity if quantity < 0.0 else 0.0
 
-    # Longs owe nothing, so they stay where the balance lacks nothing.
+    # A long owes nothing, so it stays unless the balance is negative.
     missing = -balance.compute_balance(terms, state)
     if not (quantity > 0.0 and missing > 0.0):
         return 0.0

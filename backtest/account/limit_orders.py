@@ -154,14 +154,17 @@ def finish_placing(bar: r.AccountBar, common_factor: float) -> None:
 
 
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
-    """Write the limit of an order of instrument i, and the price that must trade for it to fill.
+    """Write the limit of an order of instrument i, and what prices must reach for it to fill.
 
-    ``side`` is 1 for a buy, -1 for a sale. Writes two contract values: the limit into
-    ``quote.fill``, at which the order is valued from here on, and into ``beyond_limit`` of its plan
-    what prices must reach, a tick beyond the limit: NaN if that is no price over 0.
+    ``side`` is 1 for a buy, -1 for a sale. Both are written as contract values:
+
+    - the limit into ``quote.fill``, at which the order is valued from here on;
+    - the price one tick beyond the limit into ``beyond_limit`` of its plan, NaN if that is not
+      over 0. A price that only touches the limit does not fill the order, which may be last in the
+      queue.
     """
-    # The limit is ``offsets``, a fraction of the price, from the close that decided: below it for
-    # a buy, above for a sale. So the price is worsened for the other side.
+    # A buy limit is below the close of the decision, a sale limit above it, by ``offsets``, a
+    # fraction of the price. ``worsen`` with the other side moves the price that way.
     rules = r.by_reference(r.pick_instrument(terms, i))
     quote = quotes.instruments[i]
     limit_value = worsen(rules, quote.decided, -side, terms.offsets[i])
@@ -169,9 +172,8 @@ def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, s
         limit_value = orders.round_price(rules, limit_value, side)
     quote.fill = limit_value
 
-    # The price must trade a tick beyond it: a touch leaves the order in the queue. A tick is a step
-    # of the price, so the contract value becomes a price, and a contract value again. TICK_SLACK,
-    # a small part of a tick, lets a price pass that misses the tick by float rounding.
+    # One tick beyond the limit. Ticks are steps of the price, so the contract value becomes a price
+    # and then a contract value again. TICK_SLACK, a small part of a tick, is for float rounding.
     size = terms.rules.brackets.sizes[i]
     is_inverse = terms.rules.brackets.are_inverse[i]
     limit_price = margin.compute_price(size, is_inverse, limit_value)

@@ -439,10 +439,11 @@ def was_called_before(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
 
 @inlined
 def end_at_close(bar: r.AccountBar, t: int, pool: int, ratio: float, is_lost: bool) -> None:
-    """End the open call of a pool at a close: by a liquidation in this bar, a loss, or its margin.
+    """End the margin call of a pool at a close, if this bar has met it or made it fail.
 
-    Margin meets the call where the ratio is under ``margin_call``. A call that nothing ends stays
-    open. ``is_lost``: the account was ruined, which is a failure as a liquidation is.
+    It is met if the ratio, requirement / backing, is under ``margin_call`` again. It has failed if
+    the pool was liquidated in this bar, or the account ruined (``is_lost``). Otherwise it stays
+    open. A call that a top-up or a reduction of this bar has ended already is not counted again.
     """
     call = bar.state.calls[pool]
     money = bar.ledger[pool]

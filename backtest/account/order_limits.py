@@ -224,11 +224,12 @@ ALL_FLIPS = -2
 
 
 def fit_increases(bar: r.AccountBar) -> float:
-    """Return the common factor: the largest part of all increases with initial margin (4.3).
+    """Return the common factor, 0 to 1: the largest part of all increases that margin allows (4.3).
 
-    A number from 0 to 1, by which the caller multiplies what each increase adds: 1 if they pass
-    whole, 0 if no factor passes, else the upper end of the interval of factors that pass. Values
-    the account at ``quote.fill``, or at the open where orders rest.
+    A factor passes if the pool has its initial margin after all increases have added that part of
+    what they want. The answer is 1 if they pass whole, and 0 if no factor passes. The caller
+    multiplies what each increase adds by it. Values the account at ``quote.fill``, or at the open
+    where orders rest.
     """
     terms = bar.terms
     state = bar.state
@@ -262,7 +263,10 @@ def fit_increases(bar: r.AccountBar) -> float:
 
 
 def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
-    """Return whether the requirement is the account's, not a sum of positions."""
+    """Return whether margin is computed for the account as a whole, not summed over positions.
+
+    It is under scenarios, and where options are held or ordered.
+    """
     has_options = options.must_value_options(terms, state) or options.is_adding_options(state)
     return terms.rules.has_scenarios or has_options
 
@@ -313,10 +317,12 @@ def fit_single(bar: r.AccountBar, backing: float, i: int) -> float:
 
 
 def sum_uncounted_profits(bar: r.AccountBar, realized: int) -> float:
-    """Return the profit of cross positions that backs no order (4.3): what ``profit_counts`` omits.
+    """Return the unrealized profit of cross positions that may not back orders: money (4.3).
 
-    An order that closes a position makes its profit money, which counts. ``realized`` says whose:
-    of one instrument, of all positions that their orders flip (ALL_FLIPS), or of none (NO_ORDER).
+    Some venues count only a share of it, ``profit_counts``. But an order that closes a position
+    turns its profit into money, which counts in full. ``realized`` says which positions are closed
+    like that: instrument ``realized``, all positions whose orders flip them (ALL_FLIPS), or none
+    (NO_ORDER).
     """
     total = 0.0
     for i in range(len(bar.state.positions)):
@@ -332,9 +338,10 @@ def sum_uncounted_profits(bar: r.AccountBar, realized: int) -> float:
 
 @inlined
 def is_profit_realized(scratch: r.Scratch, i: int, realized: int) -> bool:
-    """Return whether an order makes the profit of position i money, which counts in full.
+    """Return whether an order turns the profit of position i into money, which counts in full.
 
-    ``realized`` as in :func:`sum_uncounted_profits`.
+    ``realized`` is the index of a position that is closed, or ALL_FLIPS for all positions whose
+    orders flip them, or NO_ORDER.
     """
     if i == realized:
         return True
@@ -347,12 +354,13 @@ def is_profit_realized(scratch: r.Scratch, i: int, realized: int) -> bool:
 def compute_room(
     bar: r.AccountBar, backing: float, margin_of_others: float, factor: float
 ) -> float:
-    """Return the backing that is left after a factor of all increases: money.
+    """Return the money left if all increases added ``factor``, 0 to 1, of what they want.
 
-    Negative if the factor does not pass. Concave in the factor, so that the factors that pass are
-    an interval. ``backing`` is money that may back orders, ``margin_of_others`` the initial margin
-    of cross positions that do not increase; the latter counts where margins add up
-    (:func:`is_joint`), else the account is asked as a whole.
+    Left of the backing, after costs and initial margin; negative if the factor does not pass. It is
+    concave in the factor, so the factors that pass are an interval. ``backing`` is money that may
+    back orders. ``margin_of_others`` is the initial margin of cross positions that do not increase:
+    it is read only where margins add up, not where the account is margined as a whole
+    (:func:`is_joint`).
     """
     terms = bar.terms
     is_whole = is_joint(terms, bar.state)

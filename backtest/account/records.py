@@ -21,31 +21,38 @@ CLOSE, TAKEOVER, PARTIAL = 0, 1, 2
 
 
 class InstrumentRules(NamedTuple):
-    """The rules of one instrument and of trading it, as plain numbers.
+    """The rules of one instrument: those of its venue, and what the account asks of it.
 
-    Orders: ``lot`` is in contracts, ``tick`` in price (prices are rounded with ``rounds_price``),
-    ``min_notional`` in money. ``participation`` is the share of a bar's volume that an order may
-    take, infinite for no limit. ``has_rounding``: there is a lot, a minimum notional or a
-    participation. ``band`` is a multiple of equity.
+    Rates, shares and slippages are fractions. A flag ``has_...`` says that a rule is in use, so
+    that code may skip it otherwise.
 
-    Costs: ``fee`` is the rate of an ordinary trade (taker and maker blended), ``slippage`` a
-    fraction of the price, ``impact`` the factor Y of the square root law (``liquidation_impact``
-    that of a liquidation), ``order_fee`` the fixed fee of an order, money, on top of that of the
-    quote.
-
-    Leverage: ``has_limits``: the largest is that of the quote, by date, not ``max_leverage``. The
-    initial margin of a position is at most ``margin_share`` of the equity, infinite for no limit.
-    ``profit_share`` of an unrealized profit backs orders and withdrawals.
-
-    Stops: ``stop_loss``, ``take_profit`` and ``trailing_stop`` are fractions of the price, or
-    distances in price with ``is_stop_distance``, ``is_profit_distance`` and ``is_trail_distance``;
-    0 for none. The scales of the quote multiply them. ``has_stop`` is of a plain stop-loss, a fixed
-    fraction of the entry; ``has_exits``: there is any other exit.
-
-    Liquidation: a partial one closes ``step`` of the position at a time, 0 for down to the floor of
-    its bracket, and all of it at a notional of at most ``full_below``, or, of a margin loan, at a
-    health factor of at most ``full_below_health``. ``has_auto_margin``: the wallet adds margin to a
-    position that fails. ``is_funded_by_wallet``: the wallet pays funding before isolated margin.
+    Orders
+        ``lot`` (contracts), ``tick`` (price; only with ``rounds_price``) and ``min_notional``
+        (money) are the venue's steps and minimum. ``participation`` is the share of a bar's volume
+        that an order may take, infinite for no limit. ``has_rounding``: there is a lot, a minimum
+        or a participation. ``band``, a multiple of equity, is the no-trade band around a position.
+    Costs
+        ``fee`` is the rate of an ordinary trade (taker and maker blended), ``taker`` that of a
+        taker. ``slippage`` is how much worse than the quote a fill is, ``impact`` the factor Y of
+        the square root law. ``order_fee`` is the fixed fee of an order, money, added to that of the
+        quote.
+    Leverage
+        From ``min_leverage`` to ``max_leverage``; with ``has_limits`` the largest is that of the
+        quote instead, which changes by date. The initial margin of a position is at most
+        ``margin_share`` of the equity, infinite for no limit. ``profit_share`` is the share of an
+        unrealized profit that backs orders and withdrawals.
+    Stops
+        ``stop_loss``, ``take_profit`` and ``trailing_stop`` are distances, 0 for none: fractions of
+        the price, or amounts of price where ``is_..._distance`` says so. The scales of the quote
+        multiply them. ``has_stop``: there is a plain stop-loss, a fixed fraction of the entry.
+        ``has_exits``: there is any other exit.
+    Liquidation
+        A partial one closes the share ``step`` of the position at a time; 0: down to the floor of
+        its bracket. A notional of at most ``full_below``, money, closes whole, and a margin loan
+        whose health factor is at most ``full_below_health`` is repaid whole. Fees, slippage and
+        impact of liquidations begin with ``liquidation_``. ``has_auto_margin``: the wallet adds
+        margin to a position that fails. ``is_funded_by_wallet``: the wallet pays funding before
+        isolated margin does.
     """
 
     has_stop: bool
@@ -331,22 +338,25 @@ class OptionTerms(NamedTuple):
 
 
 class OptionState(NamedTuple):
-    """What is held of K options, their quotes of the bar, and their orders; arrays of shape (K,).
+    """The K options of an account in the bar being simulated; each field has the shape (K,).
 
     Quantities are signed contracts, prices are money per contract.
 
-    - Held: ``positions`` are what margin is computed from, ``offsets`` mark less model value at the
-      open, ``priced`` the marks up to which profit is booked, ``paid`` the average price paid.
-    - Quotes of the bar: ``asks``, ``bids``, ``has_quotes``, ``half_spreads`` and ``half_prices`` as
-      in :class:`OptionFeed`, but per contract.
-    - Orders: ``targets`` are quantities to hold, NaN for none, and ``prices`` what they trade at.
-      Of the position, ``quantities_kept`` stay and ``quantities_added`` come.
+    - What is held: ``positions`` (what margin is computed from), ``paid`` (the average price paid),
+      ``priced`` (the mark up to which the profit is in the ledger), and ``offsets`` (the venue's
+      mark less the model's value at the open).
+    - Quotes of the bar, as in :class:`OptionFeed`, but per contract: ``asks``, ``bids``,
+      ``has_quotes``, ``half_spreads`` and ``half_prices``.
+    - Orders: ``targets`` are the quantities to hold, NaN for no order, and ``prices`` what the
+      order trades at. An order keeps ``quantities_kept`` of what is held, closes the rest of it,
+      and adds ``quantities_added``.
     - Sums of the bar, money: ``profits``, ``fees``, ``slippage``, ``losses`` (of liquidations), and
       the premiums ``traded``, without sign.
-    - Put aside: ``quantities_aside`` are what the account holds while a trial writes other
-      quantities, ``started`` what it held at the start of a liquidation.
-    - A pool that closes at once writes what it closes until fees are known: ``quantities_closed``,
-      ``losses_of_close`` (from the mark) and ``fees_of_close`` (asked), both money.
+    - ``quantities_aside`` has what the account holds while a trial writes other quantities, and
+      ``started`` what it held when a liquidation began.
+    - While a pool is closed at once, fees are not known yet. Until then it notes what it closes:
+      ``quantities_closed``, ``losses_of_close`` (against the mark) and ``fees_of_close`` (as the
+      venue asks), both money.
     """
 
     positions: margin.OptionPositions
@@ -405,32 +415,39 @@ HAS_EXITS = FLAGS.index("has_exits")
 
 
 class Terms(NamedTuple):
-    """The rules of the account and of its n instruments.
+    """The rules of the account and of its n instruments, which a run does not change.
 
-    ``instruments`` is a list of the rules (plain Python), ``numbers`` and ``flags`` the same as
-    arrays of shape (n, fields) (compiled code); see :data:`NUMBERS` and :data:`FLAGS`. ``markets``
-    numbers what moves together under ``intrabar="worst"``: n instruments, then the collateral.
+    But costs and multipliers that change by date are written into them bar by bar.
 
-    Liquidation and calls: ``ranks`` of shape (n,) is the place of each instrument in a liquidation
-    by name, ``modes`` of shape (n,) its mode of liquidation (CLOSE, TAKEOVER or PARTIAL), ``order``
-    by which measure the steps of a partial one are ordered (MOST_RELIEF and those beside it).
-    ``margin_call`` is the ratio requirement / backing at which a call is made, 0 for none;
-    ``grace`` the bars that a venue then waits before it reduces, -1 for none, and ``grace_ratio``
-    the ratio down to which it reduces. The balance may fall to -``negative_limit``, money, before
-    collateral is sold: ``conversion_is_pro_rata`` sells all in proportion to its value, else one
-    asset after the other in the order declared.
-
-    Stops: ``equity_stop``, ``daily_loss`` and ``weekly_loss`` are fractions of the equity, or with
-    ``is_of_paid_in`` the last two of what was paid in; 0 for none. ``has_floor``: any is not 0.
-    ``max_holding`` of shape (n,) is in ns, 0 for none. ``fixed`` of shape (3, n) is 1 where the
-    distance of stop-loss, take-profit or trailing stop stays that of the entry. The account
-    ``tracks_openings`` if a position has a ``max_holding`` or a fixed distance.
-
-    Orders: ``fill`` is one of AT_OPEN, LATE, EARLY and RESTING. Of limit orders, of shape (n,),
-    ``offsets`` are the distances from the close, as fractions of the price, and ``makers`` the fee
-    rates; with ``rests_closing`` closings and reductions rest too. ``expenses`` of shape (n,) are
-    the yearly costs of the contracts, as fractions of notional. ``options`` are the rules of
-    options.
+    Instruments
+        ``instruments`` is the list of their rules, which plain Python reads. ``numbers`` and
+        ``flags``, arrays of shape (n, fields), are the same for compiled code: their columns are
+        :data:`NUMBERS` and :data:`FLAGS`. ``rules`` are those of margin, ``options`` those of
+        options. ``expenses`` (n,) are yearly costs of the contracts, fractions of notional.
+    Prices inside a bar
+        ``intrabar`` is PATH or WORST. Under WORST each market moves by itself: ``markets`` numbers
+        them, for the n instruments and then the collateral.
+    Liquidation
+        ``modes`` (n,) is CLOSE, TAKEOVER or PARTIAL for each instrument, ``liquidation_mode`` that
+        of the pool. ``order`` says which step of a partial one comes first (MOST_RELIEF and those
+        beside it), ``ranks`` (n,) the place of each instrument in an order by name.
+    Margin calls
+        ``margin_call`` is the ratio requirement / backing at which a call is made, 0 for none. The
+        reserve then tops up to ``top_up_to``. A venue that reduces waits ``grace`` bars before, -1
+        if it never does, and reduces down to ``grace_ratio``.
+    Collateral
+        The balance may fall to -``negative_limit``, money, before collateral is sold: all of it in
+        proportion to its value with ``conversion_is_pro_rata``, else one asset after the other.
+    Stops
+        ``equity_stop``, ``daily_loss`` and ``weekly_loss`` are fractions of the equity, 0 for none;
+        with ``is_of_paid_in`` the last two are of what was paid in. ``has_floor``: any is not 0.
+        ``max_holding`` (n,) is in ns, 0 for none. ``fixed`` (3, n) is 1 where the distance of
+        stop-loss, take-profit or trailing stop stays what it was at the entry.
+        ``tracks_openings``: a ``max_holding`` or a fixed distance needs the times of openings.
+    Orders
+        ``fill`` is AT_OPEN, LATE, EARLY or RESTING. For limit orders, ``offsets`` (n,) are their
+        distances from the close, fractions of the price, and ``makers`` (n,) their fee rates; with
+        ``rests_closing`` closings and reductions rest too.
     """
 
     instruments: Any
@@ -491,16 +508,25 @@ class AccountState(NamedTuple):
 
 
 class MarketFeed(NamedTuple):
-    """The markets as arrays of shape (n_bars, n); those that rarely change may have one row.
+    """The market data of a run as arrays by bar, which the rules read and never write.
 
-    ``span`` of shape (n, 2) has the first bar and one past the last of each instrument, and
-    ``ends`` is 1 if it is delisted after it. ``coin_rate`` is what a short spot leg pays per year,
-    of shape (n_bars or 1, n or 1). Collateral has prices of shape (C, n_bars). Rates are those
-    of the account, per year, of shape (n_bars or 1,). ``costs`` of shape (n_bars, 6, n) are
-    :data:`DATED_ROWS` and the maker fee, NaN for what does not change; one bar if nothing does.
-    ``days`` of shape (n_bars, 2) number the day and the week of each open; of no bars without
-    limits of loss. ``pause_ends`` of shape (n_bars,) are when an account that an equity stop closes
-    in a bar trades again, ns; of no bars where it goes on at once.
+    - Prices and data of the n instruments have the shape (n_bars, n), or (1, n) where one row holds
+      for all bars (:func:`at_column`).
+    - ``span`` (n, 2) has the first bar of each instrument and one past its last; ``ends`` (n,) is 1
+      if it is delisted after that.
+    - ``asset_...`` are prices of the C collaterals, of shape (C, n_bars).
+    - ``years`` (n_bars or 1,) is the time since the last open; ``borrow_rate``, ``cash_rate`` and
+      ``short_rate``, of the same shape, are rates of the account per year. ``coin_rate`` (n_bars or
+      1, n or 1) is what a short spot leg pays per year.
+    - ``costs`` (n_bars, 6, n) has the costs that change by date: :data:`DATED_ROWS` and the maker
+      fee, NaN for those that do not. It has one bar if none does.
+    - ``funding_...`` has an entry for each settlement, in the order of time: its bar, whether it is
+      at the open of it (1) or later (0), instrument, price and rate. ``flow_...`` has one for each
+      deposit or withdrawal.
+    - ``time`` (n_bars,) are opens, UTC ns. ``days`` (n_bars, 2) numbers the day and the week of
+      each open; it has no bars without limits of loss.
+    - ``pause_ends`` (n_bars,) is when an account that an equity stop closes in a bar trades again,
+      UTC ns; it has no bars where the account goes on at once.
     """
 
     open: FloatArray

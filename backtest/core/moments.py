@@ -103,11 +103,12 @@ def read_stamps(
     is_file: bool = False,
     error: type[BacktestError] = DataError,
 ) -> units.IntArray:
-    """Return stamps as int64 UTC nanoseconds of shape (n,), or raise ``error`` in one sentence.
+    """Return a column of times as int64 UTC nanoseconds of shape (n,); raise ``error`` otherwise.
 
-    They are times of any resolution, texts with the year first, or whole epochs in s, ms, us or ns.
-    ``timezone`` is the zone of those without one, which are refused if it is omitted, with the cure
-    of a file or of a frame. ``name`` says what holds them.
+    Stamps are times of pandas, texts with the year first, or whole numbers since 1970 in s, ms, us
+    or ns. ``timezone`` is the zone of stamps without one; if it is omitted, these are refused.
+    ``name`` says what holds the stamps, and ``is_file`` whether that is a file: the error of a
+    missing zone then tells how to read the file, else how to change the frame.
     """
     # The usual table: its index is of times, and no series is made of it unless for an error.
     if isinstance(stamps, pd.DatetimeIndex):
@@ -127,7 +128,7 @@ def read_stamps(
     if len(texts) and is_number.all():
         return _read_epochs(pd.to_numeric(texts), name, error)
 
-    # Where most are epochs, what is none is the odd one.
+    # A column of numbers since 1970 with a few other texts: those texts are the fault.
     if 2 * is_number.sum() > len(texts):
         raise _unreadable(texts, ~is_number, name, error)
 

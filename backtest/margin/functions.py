@@ -69,10 +69,12 @@ def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) 
 
 
 def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
-    """Return the largest notional that survives a move of the price to ``ratio`` times itself.
+    """Return the largest notional that survives a move of the price to ``ratio`` times the price.
 
-    It survives if what backs it after the loss of the move still covers the maintenance margin.
-    Infinite if any notional does.
+    It survives if the backing after the loss still covers the maintenance margin. In cross margin
+    the ``equity``, money, is the backing. In isolated margin only the posted margin is, which is
+    the notional / leverage set at the venue; the equity limits how much can be posted. Infinite if
+    any notional survives.
     """
     if equity <= 0.0:
         return 0.0
@@ -84,8 +86,8 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
     if not rules.is_isolated:
         return find_survivable(rules, backing=equity, lost=lost, move=value_ratio)
 
-    # Isolated, the posted margin alone backs it. It is 1 / setting per notional, so it covers that
-    # part of the loss, and there is no other money. The equity limits what can be posted.
+    # Isolated: each unit of notional has posted 1 / setting, which pays for as much of the loss.
+    # There is no other backing: 0.
     setting = b.compute_setting(rules, rules.initial_multiplier)
     lost_over_margin = lost - 1.0 / setting
     notional = find_survivable(rules, backing=0.0, lost=lost_over_margin, move=value_ratio)
@@ -93,27 +95,29 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
 
 
 def find_survivable(rules: MarginRules, backing: float, lost: float, move: float) -> float:
-    """Return the largest notional N with ``N lost + MM(move N) <= backing``; infinite if all do.
+    """Return the largest notional N with ``N * lost + MM(N * move) <= backing``; infinite if any.
 
-    ``lost`` is what a notional of 1 loses in the move, ``move`` its value after it, and MM the
-    maintenance margin of a notional: that after the move, or at the entry where the venue tests it
-    there. ``backing`` is money. MM is rate * N - amount in each bracket, so the bracket that holds
-    the answer is found first, and the line is solved in it.
+    In a move of the price a notional of 1 loses ``lost``, and is worth ``move`` after it. MM is the
+    maintenance margin, of the notional after the move, or at venues that say so at the entry.
+    ``backing`` is money.
+
+    In a bracket of the margin table MM(x) is rate * x - amount. So the loop finds the bracket of
+    the answer, and the last line solves the inequality there.
     """
-    # The notional that the venue tests, over the one that is opened.
+    # The notional of which the venue takes the margin, per unit of the notional at the entry.
     tested = 1.0 if rules.is_valued_at_entry else move
 
     rate = b.compute_rate(rules, 0, rules.multiplier)
     amount = 0.0
     for k in range(1, len(rules.floors)):
-        # The bracket before holds the root if the floor of this one is over it.
+        # The answer lies in the bracket before if the floor of this one does not survive.
         if rules.floors[k] * (lost + rate * tested) > (backing + amount) * tested:
             break
         next_rate = b.compute_rate(rules, k, rules.multiplier)
         amount += rules.floors[k] * (next_rate - rate)
         rate = next_rate
 
-    # Nothing that is lost or required grows with the notional: any is survived.
+    # What is lost and required together does not grow with the notional: any notional survives.
     slope = lost + rate * tested
     if slope <= 0.0:
         return math.inf
@@ -129,21 +133,24 @@ def scalar_liquidation_price(
     other_backing: float,
     other_maintenance: float,
 ) -> float:
-    """Return the price at which a position of a pool is liquidated, others unchanged; NaN if none.
+    """Return the price at which a position is liquidated while other prices stay; NaN if none.
 
-    ``collateral`` and ``other_backing`` are money that backs it, ``other_maintenance`` what the
-    other positions need of it.
+    ``quantity`` are signed contracts, ``entry`` their average price. The position is backed by
+    ``collateral`` and by what the other positions of its pool leave: ``other_backing`` less their
+    ``other_maintenance``, all money.
     """
     if quantity == 0.0:
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry)
     backing = collateral + (other_backing - other_maintenance)
+    # The backing at a contract value of 0: the profit quantity * (v - value) grows from there.
     base = backing - quantity * value
     root = b.compute_liquidation_value(rules, quantity, value, base, multiplier)
     if not math.isnan(root):
         return b.compute_price(rules.size, rules.is_inverse, root)
 
-    # No price on the way: it fails where it stands, give or take rounding, or nowhere.
+    # No price is the point of failure: the position fails at every price, also at its entry, or at
+    # none. Rounding counts against the trader.
     needed = b.compute_maintenance(rules, abs(quantity * value), multiplier)
     if backing <= needed * (1.0 + TOLERANCE):
         return entry
@@ -735,16 +742,17 @@ def read_numbers(
     number: Real = PRICE,
     missing: float | None = None,
 ) -> dict[str, float]:
-    """Return a number for each of ``names``, from a table by name.
+    """Return a number for each of ``names``, in their order, from what a user gave.
 
-    One number in place of a table is that of a single name. ``number`` declares its range, ``noun``
-    is the argument, for messages. ``missing`` stands where a table leaves a name out; with None it
-    may not. Raises ParameterError.
+    That is a table by name, or one number if there is a single name. ``missing`` is the number of
+    names that a table leaves out; with None it must have all. ``number`` declares the range, and
+    ``noun`` is the argument in messages. Raises ParameterError.
     """
     order = list(names)
     is_table = isinstance(numbers, Mapping)
     by_name = dict(numbers) if is_table else dict.fromkeys(order[:1], numbers)
 
+    # A single number is that of the first name: with more names the others are absent.
     unknown = [name for name in by_name if name not in order]
     is_any_absent = not {*order} <= {*by_name}
     if unknown or (is_any_absent and (missing is None or not is_table)):
@@ -769,13 +777,16 @@ def strategy_deposit(
     options: Options,
     proceeds: bool = True,
 ) -> float:
-    """Return what a strategy has to be deposited with when it is opened at its marks.
+    """Return the money that a broker asks for when an option strategy is opened at its marks.
 
-    It is the initial margin and, with ``proceeds``, what longs cost at their marks, less what the
-    shorts that they cover bring and the loan value of longs. Naked shorts, and those that shares
-    cover, are without their proceeds. Cboe's manual counts so; LEAN publishes the initial margin
-    alone. The account itself uses the requirement. Shares are given as in :func:`requirement`,
-    ``{}`` without any; the options are settled in cash.
+    It is the initial margin and, with ``proceeds``, the premiums: what longs cost, less what the
+    shorts that they cover bring, and less the loan value of longs. Premiums of naked shorts, and of
+    shorts that shares cover, do not count. Cboe's margin manual counts in this way. LEAN publishes
+    the initial margin alone, which is ``proceeds=False``. Simulated accounts use
+    :func:`requirement`, not the deposit.
+
+    Shares are given as in :func:`requirement`, ``{}`` without any; the options are settled in cash.
+    Raises ParameterError without options, or under a rule that is not a Strategy.
 
     Examples
     --------

@@ -29,11 +29,12 @@ class Moves(core.Declaration):
     is_table: ClassVar[bool] = True
 
     def read(self, value: Any) -> core.FrozenTable:
-        """Return scenarios by group, as lists of rows: move, weight, and two numbers for options.
+        """Return scenarios by the name of a group, each as a tuple of rows.
 
-        A list in place of a table holds for every group. Raises Fault for anything else.
+        A row is (move, weight), and for options also a move of volatility and a relief. The user
+        gives a table of lists, or one list, which is kept under the name EVERY. Raises Fault for
+        anything else.
         """
-        # A list holds for every group.
         table = {EVERY: value}
         if isinstance(value, Mapping):
             table = dict(value)

@@ -78,20 +78,22 @@ def pack_scenarios(rule: Any, groups: Mapping[str, Names], names: Names) -> Scen
 
 
 def number_products(rule: Any, groups: Names) -> list[int]:
-    """Return for each group the number of its product, from 0; a group in no product is its own.
+    """Return for each group of instruments the number of its product, from 0.
 
-    Groups of one product share the scenario that is worst for them together.
+    A product is several groups whose losses are added in each scenario, so that one scenario is the
+    worst for all of them. A group that no product names is a product by itself. Under
+    across="same row" without any products, all groups are one. Without a rule there are no groups.
     """
     if rule is None:
         return []
-    # Without products all groups are one, where groups share a scenario at all.
+    # One product of all groups.
     if rule.across == "same row" and not rule.products:
         return [0] * len(groups)
 
     product_of: dict[str, tuple[str]] = {}
     for product, members in (rule.products or {}).items():
         for group in members:
-            # A tuple, since a product may have the name of a group that is in none.
+            # The key is a tuple, so that it differs from a group of the same name in no product.
             product_of[group] = (product,)
 
     keys = [product_of.get(group, group) for group in groups]

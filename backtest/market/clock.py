@@ -74,15 +74,17 @@ def count_longer_bars(time: IntArray, interval: int) -> FloatArray:
 
 
 def count_bars_of_sessions(time: IntArray) -> FloatArray:
-    """Return the bars of a year at each bar of sessions, by those of the sessions that have ended.
+    """Return at each bar how many bars a year has, estimated from the sessions that have ended.
 
-    NaN in the first session.
+    For markets with sessions: a day of UTC is a session, of any number of bars, and a year has
+    SESSIONS of them. ``time`` of shape (n_bars,) are opens, UTC ns. Only past sessions count, so
+    that nothing is known early; in the first session the answer is NaN.
     """
     day = time // DAY
     starts_session = np.diff(day, prepend=day[0]) != 0
     sessions_passed = np.cumsum(starts_session)
 
-    # The bars before the session of a bar.
+    # How many bars come before the session of each bar: the row at which that session starts.
     row_if_start = np.where(starts_session, np.arange(len(time)), 0)
     n_before = np.maximum.accumulate(row_if_start)
 

@@ -55,10 +55,12 @@ def fetch_more(
     folder: Path, kinds: Sequence[str], *, base: str, symbol: str, interval: int, span: Span,
     download: Download,
 ) -> dict[str, int]:  # fmt: skip
-    """Fetch kinds of rows for days that the folder lacks and join them to its bars.
+    """Add columns to the bars of a folder, from rows of the archive for the days of ``span``.
 
-    ``base`` is the address of the files of one kind of futures, ``.../data/futures/um``. Returns
-    the bars without a value, by column.
+    ``kinds`` are "metrics" and "premium"; days that the folder has already are not fetched again.
+    ``base`` is the archive's address for one kind of futures, ``.../data/futures/um``, and
+    ``interval`` the length of a bar, ns. Writes ``bars.parquet`` anew. Returns for each new column
+    how many bars have no value.
     """
     bars_file = folder / "bars.parquet"
     bars = pd.read_parquet(bars_file)
@@ -67,6 +69,7 @@ def fetch_more(
     missing = {}
     for kind in kinds:
         rows = fetch_rows(folder, kind, base, symbol, interval, span, download)
+        # What is known at the close of each bar.
         columns = join_rows(rows, kind, stamps + interval, interval)
         for name, values in columns.items():
             bars[name] = values

@@ -463,10 +463,10 @@ def note_filled(
 
 
 def count_missing_settlements(funding: Subject, covered: timed.Span) -> int:
-    """Return how many settlements lack in the time of the bars.
+    """Return how many settlements of funding are missing in the time of the bars.
 
-    Before and after ``covered``, the time that those which are there cover, and in the gaps between
-    them.
+    Before and after ``covered``, the time from the first settlement to the last one, and in the
+    gaps between settlements.
     """
     span = funding.span
     every = timed.cadence(funding.once)

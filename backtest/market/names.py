@@ -122,9 +122,11 @@ def rename_columns(
 
 
 def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame:
-    """Return a table without a header with the names that its number of columns says.
+    """Return a table that was read without a header with names of its columns.
 
-    A reader names the columns of such a table 0, 1 and so on; any other table stays as it is.
+    The reader has named its columns "0", "1" and so on. What they are is known by their number and
+    the role of the table (bars, mark or funding), as venues write such files. Any other table is
+    returned as it is. Raises DataError for a number of columns that is not known.
     """
     n_columns = frame.shape[1]
     if frame.columns.tolist() != [*map(str, range(n_columns))]:
@@ -578,9 +580,10 @@ _QUOTED = {quote: re.compile(rf"(?P<coin>[A-Z0-9]{{2,}})[-/_]?{quote}{_TERM}") f
 
 
 def split_pair(instrument: str) -> tuple[str, str]:
-    """Return the coin and the quote currency in a name, both empty where it does not say them.
+    """Return the coin and the quote currency in the name of an instrument: ("BTC", "USDT").
 
-    Of two quotes that fit, as USD and BUSD in BNBUSD, the one counts whose rest is a known coin.
+    Both are empty where the name does not say them. BNBUSD may end in USD or in BUSD: where several
+    quote currencies fit, the one counts that leaves a known coin.
     """
     pairs = []
     for quote, pattern in _QUOTED.items():
@@ -596,9 +599,11 @@ def split_pair(instrument: str) -> tuple[str, str]:
 
 
 def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
-    """Return the settlement currency in the name of an instrument; empty if there is none.
+    """Return the settlement currency that the name of an instrument tells; empty if it does not.
 
-    The last part of a name is the quote currency, in which only a linear contract settles.
+    Some names state it: BTC/USDT:USDT settles in USDT, and BTCUSD_PERP, which is inverse, in BTC.
+    Other names end in the quote currency, as BTCUSDT. In that a linear contract settles, an
+    inverse one does not.
     """
     for pattern in (_SETTLES_IN, _INVERSE):
         match = pattern.fullmatch(instrument)

@@ -40,9 +40,10 @@ class Tables(Declaration):
     """A list of tables with a date and a source, oldest first, or one of them."""
 
     def read(self, value: Any) -> tuple[Group, ...]:
-        """Return dated margin tables, the earliest first; Fault if one lacks a date or a source.
+        """Return tables with a date and a source, the earliest first.
 
-        A single table may stand without a list.
+        ``value`` is a list of them, by rising dates, or a single table. Raises Fault if a table
+        lacks its date or its source, or if dates do not rise.
         """
         tables = value
         if isinstance(value, Mapping):
@@ -287,7 +288,12 @@ def find_files() -> dict[str, Path]:
 
 
 def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
-    """Return by symbol the function that reads its tables, from a user's file or a preset."""
+    """Return for each symbol of a venue a function that reads its tables.
+
+    ``venue`` is the name of a preset, or the path of a user's file in the same form. The tables of
+    a symbol are checked when its function is called. Raises VenueError if there is no such file or
+    preset.
+    """
     if str(venue).endswith(SUFFIXES):
         path = Path(venue)
         if not core.is_path(path) or not path.is_file():
