@@ -19,6 +19,7 @@ from backtest.core import ParameterError, format_money, format_price, warn_calle
 from backtest.core.code_names import pd
 from backtest.engine import Setup
 from backtest.live.state import AccountSnapshot, HeldPosition
+from backtest.market import Markets
 from backtest.results.tables import value_of
 from backtest.venue import Contract, Venue
 
@@ -128,6 +129,18 @@ def describe_size(
         f"{contract.size:.12g}",
         stops=False,
     )
+
+
+def name_as_markets(markets: Markets, snapshot: AccountSnapshot) -> AccountSnapshot:
+    """Return a snapshot whose positions have the names of markets, where they had their symbols."""
+    names = markets.names_by_symbol
+    positions = {}
+    for symbol, held in snapshot.positions.items():
+        name = names.get(symbol, symbol)
+        if name in snapshot.positions:  # there under both
+            name = symbol
+        positions[name] = held
+    return replace(snapshot, positions=positions)
 
 
 def count_as_venue(

@@ -28,7 +28,12 @@ from backtest.engine.shown import N_SHOWN
 from backtest.live import book, cautions
 from backtest.live import state as snapshots
 from backtest.live.book import Cut, Order, format_leverage
-from backtest.live.contracts import Caution, compare_liquidations, count_as_venue
+from backtest.live.contracts import (
+    Caution,
+    compare_liquidations,
+    count_as_venue,
+    name_as_markets,
+)
 from backtest.live.state import AccountSnapshot, check_known
 from backtest.live.stated import Stated, find_price, look_ahead, read_stated
 from backtest.margin import compute_largest_notional
@@ -398,7 +403,8 @@ def decide_from_snapshot(setup: Setup, reported: AccountSnapshot, now: int) -> D
     there as in a run. Cautions say where the two accounts do not fit together, or the times of the
     snapshot not to the present, ``now``, ns.
     """
-    snapshot, conversion_cautions = count_as_venue(setup.account, setup.venues, reported)
+    named = name_as_markets(setup.markets, reported)
+    snapshot, conversion_cautions = count_as_venue(setup.account, setup.venues, named)
     check_known(setup, snapshot)
 
     last = setup.markets.n_bars - 1

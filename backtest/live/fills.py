@@ -19,7 +19,7 @@ from backtest.core.units import HOUR
 from backtest.engine import Setup
 from backtest.live.contracts import count_fills
 from backtest.live.state import name_symbols
-from backtest.market import read_file, rename_known
+from backtest.market import Markets, read_file, rename_known
 from backtest.results.tables import value_of
 
 NEEDED = ("time", "instrument", "quantity", "price", "fee")
@@ -423,6 +423,15 @@ def warn_of_rebates(table: pd.DataFrame) -> None:
         )
 
 
+def name_fills(markets: Markets, fills: pd.DataFrame) -> pd.DataFrame:
+    """Return fills with the names of markets as instruments, where they had their symbols."""
+    if "instrument" not in fills:
+        return fills
+    named = fills.assign(instrument=fills["instrument"].replace(markets.names_by_symbol))
+    named.attrs = fills.attrs
+    return named
+
+
 def complete_fills(
     fills: pd.DataFrame,
     names: tuple[str, ...],
@@ -550,7 +559,8 @@ def place_fills(
     :func:`add_values`. Raises ParameterError or DataError on the first row that cannot be so.
     """
     settled = engine.check_settlement(setup.markets, setup.venues)
-    table = complete_fills(fills, list_owners(setup), settled)
+    named = name_fills(setup.markets, fills)
+    table = complete_fills(named, list_owners(setup), settled)
     if "traded" in fills:
         table = count_fills(setup, table)
     where = str(fills.attrs.get("file", ""))

@@ -20,7 +20,7 @@ from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.core.code_names import is_series, pd
 from backtest.engine import Conditions, Counts, Drive, LoopPart, Setup, finish, new_cuts
-from backtest.live.contracts import count_as_venue
+from backtest.live.contracts import count_as_venue, name_as_markets
 from backtest.live.fills import ENTRIES, TOLERANCE, list_owners, open_table, place_fills
 from backtest.live.state import AccountSnapshot, start_account
 from backtest.market import Panel, as_markets
@@ -162,6 +162,9 @@ def compare_snapshot(
     each difference over ``tolerance`` times the larger of both amounts.
     """
     names = [*replay.names]
+    if replay.markets is not None:
+        snapshot = name_as_markets(replay.markets, snapshot)
+
     closes = replay.span.closes
     stamp = int(closes[-1])
     if snapshot.time is not None:
@@ -285,7 +288,8 @@ def replay(
             begin = pd.Timestamp(int(markets.time[1]), tz="UTC")
     setup = engine.set_up(test.replace(start=begin, signal=None, overlay=None), Replayed())
     if isinstance(start, AccountSnapshot):
-        start = count_and_warn(setup.account, setup.venues, start)
+        named = name_as_markets(setup.markets, start)
+        start = count_and_warn(setup.account, setup.venues, named)
 
     facts = place_fills(setup, fills, range_tolerance)
     state = find_start(setup, start)

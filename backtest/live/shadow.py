@@ -45,8 +45,14 @@ from backtest.live import decide as decisions
 from backtest.live import ledger as ledgers
 from backtest.live import replay as replays
 from backtest.live import state as states
-from backtest.live.contracts import count_fills
-from backtest.live.fills import TOLERANCE, complete_fills, list_owners, open_table
+from backtest.live.contracts import count_fills, name_as_markets
+from backtest.live.fills import (
+    TOLERANCE,
+    complete_fills,
+    list_owners,
+    name_fills,
+    open_table,
+)
 from backtest.live.state import AccountSnapshot, start_account
 from backtest.market import Markets, as_markets
 from backtest.options import refuse_options
@@ -599,7 +605,8 @@ def read_live(
 
     names = list_owners(setup)
     counted = []
-    for snapshot in snapshots:
+    for reported in snapshots:
+        snapshot = name_as_markets(setup.markets, reported)
         core.check_names(
             "a snapshot: the market",
             snapshot.positions,
@@ -620,7 +627,8 @@ def read_table(
 ) -> pd.DataFrame:
     """Return the fills of a span, complete, by time, and in contracts of the venues."""
     settled = engine.check_settlement(setup.markets, setup.venues)
-    table = complete_fills(fills, list_owners(setup), settled)
+    named = name_fills(setup.markets, fills)
+    table = complete_fills(named, list_owners(setup), settled)
     if "traded" in fills:
         table = count_fills(setup, table)
     table = table.drop(columns="traded")

@@ -362,6 +362,21 @@ class Markets(BarClock, Mapping[str, Market]):
         return ", ".join(self.names)
 
     @property
+    def names_by_symbol(self) -> dict[str, str]:
+        """The names of markets by the symbol of their data, where the two differ.
+
+        Data of BTCUSDT in a folder ``btc`` are ``btc`` in a run, and BTCUSDT at their venue. A
+        symbol that several markets have, or that is the name of one, is left out.
+        """
+        symbols = [market.instrument for market in self.values()]
+        names = dict(zip(symbols, self.names, strict=True))
+        return {
+            symbol: name
+            for symbol, name in names.items()
+            if symbol and symbol not in self and symbols.count(symbol) == 1
+        }
+
+    @property
     def synthetic(self) -> bool:
         """Whether the prices of one of them are generated."""
         return any(market.synthetic for market in self.values())

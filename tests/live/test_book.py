@@ -124,3 +124,47 @@ def test_a_command_decides_for_a_book(tmp_path, capsys):
     assert code == 0, out + err
     assert out.count("notional") >= 2
     assert "buy" in out
+
+
+def test_an_account_of_symbols_is_that_of_the_markets_that_have_them():
+    """Folders btc and eth hold BTCUSDT and ETHUSDT, as which the account and its fills name them.
+
+    100 coins at 100.2 are 10,020 of each: the decision, the replay and the snapshot know them.
+    """
+    frame = pd.DataFrame(100.2, OPENS, ["open", "high", "low", "close"]).assign(volume=1e6)
+    markets = {
+        folder: bt.Market.from_frames(frame, instrument=symbol, now="2030-01-01")
+        for folder, symbol in {"btc": "BTCUSDT", "eth": "ETHUSDT"}.items()
+    }
+    free = bt.Venue.simple(
+        taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=20.0, liquidation_fee=0.0
+    )
+    account = bt.Account(capital=100_000.0)
+    test = bt.Backtest(bt.Markets(markets), venue=free, account=account)
+
+    held = {name: {"quantity": 100.0, "entry": 100.2} for name in ("BTCUSDT", "ETHUSDT")}
+    state = bt.AccountSnapshot(equity=100_000.0, positions=held, time=NOW)
+    decision = test.decide(Hold(0.2), state=state, now=NOW)
+    assert [*decision.orders.index] == ["btc", "eth"]
+    assert decision.account["position_before"].to_dict() == {"btc": 100.0, "eth": 100.0}
+    assert not any("not in the market" in str(warning) for warning in decision.warnings)
+
+    fills = pd.DataFrame({
+        "time": OPENS[[2, 3]], "instrument": ["BTCUSDT", "ETHUSDT"],
+        "quantity": 100.0, "price": 100.2, "fee": 0.0,
+    })  # fmt: skip
+    replay = test.replay(fills)
+    assert [*replay.fills["instrument"]] == ["btc", "eth"]
+    assert replay.reconcile(state).empty
+
+    begin = bt.AccountSnapshot(equity=100_000.0, time=OPENS[2])
+    shadow = test.shadow(Hold(0.2), fills, [begin, state])
+    assert not shadow.differing
+
+
+def test_a_symbol_of_several_markets_or_the_name_of_another_is_no_other_name():
+    frame = pd.DataFrame(100.2, OPENS, ["open", "high", "low", "close"]).assign(volume=1e6)
+    one = bt.Market.from_frames(frame, instrument="BTCUSDT", now="2030-01-01")
+    other = bt.Market.from_frames(frame, instrument="ETHUSDT", now="2030-01-01")
+    assert bt.Markets({"a": one, "b": one}).names_by_symbol == {}
+    assert bt.Markets({"ETHUSDT": one, "b": other}).names_by_symbol == {"BTCUSDT": "ETHUSDT"}
