@@ -193,9 +193,7 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     else:
         module = parse_assembly(library.get_llvm_str())
     entry = module.get_function(made.fndesc.llvm_func_name)
-    for function in module.functions:
-        if not function.is_declaration and function.name != entry.name:
-            function.linkage = "internal"
+    make_internal(module, public={entry.name})
 
     # 2. The call is linked in. Then it alone is public.
     symbol = object_code.name_symbol(name)
@@ -205,10 +203,10 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     module.link_in(call)
     module.get_function(entry.name).linkage = "internal"
 
-    # 3. What the call does not reach is dropped. The rest must not need the interpreter's lock, as
-    # print does: it would wait for it for ever.
+    # 3. A call that is marked so is inlined, and what no call reaches is dropped. The rest must not
+    # need the interpreter's lock, as print does: it would wait for it for ever.
     machine = describe_machine()
-    drop_dead_code(module, machine)
+    inline_and_drop(module, machine)
     needs = list_needs(module)
     if "numba_gil_ensure" in needs:
         raise TypeError("print is not supported in compiled code")
@@ -222,9 +220,17 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     return ObjectFile(symbol, returns, tuple(needs), code, here)
 
 
-def drop_dead_code(module: Any, machine: Any) -> None:
-    """Remove from a module of LLVM what its only public function does not reach."""
+def inline_and_drop(module: Any, machine: Any) -> None:
+    """Inline the calls that are marked so in a module of LLVM, and remove what nothing calls.
+
+    Numba has optimized the module before; only what was inlined is simplified here, so that its
+    results stay in registers.
+    """
     passes = newpassmanagers.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
     passes.add_global_dead_code_eliminate_pass()
     tuning = newpassmanagers.create_pipeline_tuning_options(0)
     passes.run(module, newpassmanagers.create_pass_builder(machine, tuning))
@@ -311,6 +317,9 @@ def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
     kind ``returns``: "d" for a float, else a whole number. If the status is not 0, it returns a
     refusal: -1 for a float, which is no valid leverage, and 0 for a whole number, which is 1 where
     all leverages are sound.
+
+    The call is marked to be inlined: the loop calls a formula at each bar, and to hand eleven
+    arguments on through the stack takes longer than most formulas.
     """
     result, fault, *kinds = list_argument_kinds(entry)
     types = ", ".join([result, fault, *kinds])
@@ -326,7 +335,7 @@ def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
         f"define {returned} @{symbol}({arguments}) {{",
         f"  %result = alloca {returned}",
         "  %fault = alloca ptr",
-        f'  %status = call i32 @"{entry.name}"(ptr %result, ptr %fault, {arguments})',
+        f'  %status = call i32 @"{entry.name}"(ptr %result, ptr %fault, {arguments}) alwaysinline',
         f"  %value = load {returned}, ptr %result",
         "  %is_sound = icmp eq i32 %status, 0",
         f"  %returned = select i1 %is_sound, {returned} %value, {returned} {refusal}",
@@ -421,7 +430,7 @@ class LinkedLibrary(OwnLibrary):
         if self._shared_module is None:
             self._shared_module = self._final_module.clone()
             link_all(self._shared_module, self._linking_libraries)
-            share(self._shared_module, set())
+            share(self._shared_module)
         return self._shared_module
 
 
@@ -448,9 +457,9 @@ class WholeLibrary(OwnLibrary):
             # What numba must set up anew where the code is read from a cache.
             self._reload_init.update(library._reload_init)
 
-        # Functions of other libraries may be dropped once they are inlined. Its own may not: Python
-        # calls them.
-        share(module, unshared=own_names)
+        # Nothing outside calls what was linked. So LLVM may inline a function that is called once,
+        # whatever its size, and change how others take their arguments.
+        make_internal(module, public=own_names)
         super().finalize()  # type: ignore[no-untyped-call] # numba's
 
     def _finalize_final_module(self) -> None:
@@ -503,17 +512,22 @@ def list_needed(library: Any) -> list[Any]:
     return needed
 
 
-def share(module: Any, unshared: set[str]) -> None:
-    """Mark the functions that a module defines as copies, of which the linker keeps one.
+def share(module: Any) -> None:
+    """Mark the public functions that a module defines as copies, of which the linker keeps one.
 
     Several libraries may define the same function. Without the mark ("linkonce_odr") the linker
-    would refuse the second one. A marked function is also dropped once all its calls are inlined,
-    so functions that must stay are named in ``unshared``, and keep their linkage.
+    would refuse the second one. A marked function is also dropped once all its calls are inlined.
     """
     for function in module.functions:
-        is_defined = not function.is_declaration and function.linkage == Linkage.external
-        if is_defined and function.name not in unshared:
+        if not function.is_declaration and function.linkage == Linkage.external:
             function.linkage = "linkonce_odr"
+
+
+def make_internal(module: Any, public: set[str]) -> None:
+    """Hide the functions that a module defines from all other code, but for those in ``public``."""
+    for function in module.functions:
+        if not function.is_declaration and function.name not in public:
+            function.linkage = "internal"
 
 
 @contextlib.contextmanager
