@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LEAST_RATIO = 1.0 / (1.0 + NEAR) - TOLERANCE
 MOST_RATIO = 1.0 / (1.0 - NEAR) + TOLERANCE
 """A contract value is near if its ratio to the mark is between the two, inverse or not."""
+NOT_NEAR, IS_NEAR, MAY_BE_NEAR = range(3)
+"""Whether a position fails at a near price: no, yes, or not known without a search."""
 
 
 class CloseFacts(NamedTuple):
@@ -346,17 +348,19 @@ def write_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) ->
 
 
 @inlined
-def may_fail_near(
-    terms: a.Terms, one: a.One, bracket: margin.MarginBracket, backing: float
-) -> bool:
-    """Return whether a price near the close may make the one position of an account fail: a bound.
+def find_nearness(
+    terms: a.Terms, one: a.One, bracket: margin.MarginBracket, backing: float, needed: float
+) -> int:
+    """Return whether a near price makes the one position of an account fail, as bounds show it.
 
-    Near is within the fraction :data:`NEAR` of the close. ``bracket`` is the row of the margin
-    table in which the position lies, ``backing`` the money behind it at the close.
+    The answer is NOT_NEAR, IS_NEAR or MAY_BE_NEAR; near is within the fraction :data:`NEAR` of the
+    close. ``bracket`` is the row of the margin table in which the position lies, ``backing`` the
+    money behind it at the close, and ``needed`` its requirement there.
 
     Only the farthest near price on the losing side is tried. That is enough: the requirement rises
     faster and faster with the notional, so what is left over it is concave in the price. Where it
-    is over 0 at the close and there, it is over 0 at all prices between.
+    is over 0 at the close and there, it is over 0 at all prices between. Where it is over 0 at the
+    close and under 0 there, the position fails at one price between.
     """
     # A long loses as the price falls, a short as it rises. Ratios are those of prices to the mark.
     quantity = one.position.quantity
@@ -368,12 +372,17 @@ def may_fail_near(
 
     # What would be left there of the backing, over the requirement: money.
     notional = abs(quantity * farthest)
-    needed = one.level * a.compute_in_bracket(terms, bracket, notional)
     left = backing + quantity * (farthest - value)
-    left -= needed
-    # CAUTION is the part of the larger notional that must be left: more than float rounding. A NaN,
-    # of which nothing is known, may fail: so the comparison is negated.
-    return not left > CAUTION * max(notional, abs(quantity * value))
+    left -= one.level * a.compute_in_bracket(terms, bracket, notional)
+
+    # Less than CAUTION of the larger notional may be rounding, and also the TOLERANCE by which the
+    # price tried is beyond the near ones. A NaN, of which nothing is known, MAY_BE_NEAR.
+    rounding = CAUTION * max(notional, abs(quantity * value))
+    if left > rounding:
+        return NOT_NEAR
+    if left < -rounding and backing - needed > rounding:
+        return IS_NEAR
+    return MAY_BE_NEAR
 
 
 @inlined
@@ -386,9 +395,9 @@ def look_at_one_close(
 ) -> CloseFacts:
     """Measure exposure and margin of an account of one position at a close, by a shortcut.
 
-    The answer is that of :func:`look_at_close`, which is called itself if a price near the close
-    may make the position fail. Otherwise no failing price is searched: NaN is written as
-    ``walk[0].failure``, which stands for far.
+    The answer is that of :func:`look_at_close`, which is called itself if bounds do not show
+    whether a price near the close makes the position fail. Otherwise no failing price is searched:
+    NaN is written as ``walk[0].failure``, which nobody reads then.
 
     ``notional`` is that of the position at its mark: money. The rows of the margin table in which
     it lies are ``bracket`` (maintenance) and ``initial``.
@@ -410,9 +419,13 @@ def look_at_one_close(
     # backing by at most FARTHEST - 1 of the notional, and raises the requirement, whose rates are
     # under 1, by at most level times as much. NaN is never far.
     largest_move = (FARTHEST - 1.0) * (1.0 + one.level) * notional
+    is_near = False
     is_surely_far = backing - needed > largest_move
-    if not is_surely_far and may_fail_near(bar.terms, one, bracket, backing):
-        return look_at_close(bar, has_prices=False)
+    if not is_surely_far:
+        nearness = find_nearness(bar.terms, one, bracket, backing, needed)
+        if nearness == MAY_BE_NEAR:
+            return look_at_close(bar, has_prices=False)
+        is_near = nearness == IS_NEAR
 
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, is_held=True)
     posted = notional * initial.multiplier / initial.leverage
@@ -427,7 +440,7 @@ def look_at_one_close(
         needed=needed,
         worst_backing=worst_backing,
         worst_needed=worst_needed,
-        is_near=False,
+        is_near=is_near,
         initial=posted,
     )
 

@@ -435,8 +435,9 @@ def pass_quiet(
     bracket = margin.find_bracket(terms.rules.brackets, 0, notional)
     initial = a.find_initial_bracket(terms, notional)
 
-    t = max(t, 0)  # so that compiled code need not look for places counted from the end
-    while t < end:
+    # No bar is under 0. Said here, compiled code need not ask at each array whether t counts from
+    # its end, as a negative index does.
+    while 0 <= t < end:
         equity_before: float = one.wallet.equity
         mark_before: float = one.quote.mark_close
         way, mark, profit = take_quietly(bar, rules, one, prices, bracket, t)
