@@ -59,6 +59,10 @@ def refuse_unknown(
     for name in single:
         if name not in names:
             near = core.did_you_mean(name, [*names, *known])
+            entries = single[name]
+            misplaced = [key for key in entries if key in known]
+            if misplaced and not near:
+                near = f"; for all of them it is {table}.{misplaced[0]}"
             raise core.ParameterError(
                 f"{table}.{name} must be of an instrument of the data, {', '.join(names)}{near}"
             )

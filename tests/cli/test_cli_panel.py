@@ -298,6 +298,8 @@ REFUSED = [
      "each instrument must have a policy, 'ETHUSDT' has none"),
     (lambda: build(f"{DATA}venue.XRPUSDT = {{preset = 'bybit-linear:XRPUSDT'}}"),
      "venue.XRPUSDT must be of an instrument of the data, BTCUSDT, ETHUSDT"),
+    (lambda: build(data=FOLDERS, set=["venue.rules.maintenance_multiplier=2"]),
+     "BTCUSDT, ETHUSDT; for all of them it is venue.maintenance_multiplier"),
     (lambda: build(f"{DATA}run.allocate = 'equl'"), "run.allocate must be one of equal, inverse-"),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.weights = 'w.csv'"), "run.weights and "),
     (lambda: build(f"{DATA}run.allocate = 'equal'\nrun.allocate_settings.window = 3"),
