@@ -136,7 +136,7 @@ def copy_option_targets(inputs: AccountInputs) -> AccountInputs:
 
 
 def resume_options(setup: Setup) -> Any:
-    """Return the options that the resumed run held at its last close.
+    """Return the options that the earlier run held at its last close, for the run that resumes it.
 
     Contracts are numbered by the markets of a run, so they may have other numbers now: they are
     found by name. Raises ParameterError if one that is held is not listed now.
@@ -188,7 +188,7 @@ def simulate(
     switches: Sequence[Switch] = (),
     has_overflowed: bool = False,
 ) -> Outcome:
-    """Take an account through all of its bars; return where it ended, and what is kept of it."""
+    """Simulate an account over all of its bars; return where it ended, and its record."""
     run = AccountRun(
         setup, is_compiled=is_compiled, switches=switches, has_overflowed=has_overflowed
     )
@@ -197,12 +197,11 @@ def simulate(
 
 
 class AccountRun:
-    """An account of a setup on its way through the bars.
+    """Simulates the account of a setup, whose policies may change at given bars.
 
-    From the bar of each switch on, other policies decide. The bars in which the same policies
-    decide are a *part* of the run. ``drive`` takes the account through the bars of one part;
-    ``part`` is its number, and ``parts``, ``stops``, ``traders`` and ``deciders`` have an item for
-    each part.
+    The bars in which the same policies decide are a *part* of the run. ``parts``, ``stops``,
+    ``traders`` and ``deciders`` have an item for each part; ``part`` is the number of the current
+    one, and ``drive`` simulates its bars.
     """
 
     def __init__(
@@ -280,10 +279,11 @@ class AccountRun:
         )
 
     def gather_parts(self, first_deciders: Deciders) -> list[Deciders]:
-        """Return the policies of each part as the loop reads them.
+        """Return the policies of each part of the run, in the form that the loop reads.
 
-        ``first_deciders`` are those of the first part, which are gathered already. A trader of
-        options decides in place of the policies of its part.
+        A part is bars in which the same policies decide. ``first_deciders`` are those of the first
+        part, which are gathered already. A trader of options decides in place of the policies of
+        its part.
         """
         gathered = []
         for k, (part, trader) in enumerate(zip(self.parts, self.traders, strict=True)):
@@ -296,11 +296,12 @@ class AccountRun:
         return gathered
 
     def begin_part(self) -> driver.Drive:
-        """Return what drives the account through the bars of part ``self.part``.
+        """Return what simulates the bars of part ``self.part``, with the policies of that part.
 
-        Its policies begin with a memory of their own. The overlay, which switches do not change,
-        goes on with the memory that it has, and so does the highest unit value at a decision. Both
-        are copied from the part before, whose memory ``self.memory`` is until then.
+        Its policies begin with a memory of their own. Two things go on from the part before: the
+        memory of the overlay, which switches do not change, and the highest unit value at a
+        decision. Both are copied from ``self.memory``, which until then has the policies of that
+        part.
         """
         deciders = self.deciders[self.part]
         before = self.memory
@@ -327,7 +328,7 @@ class AccountRun:
         )
 
     def advance(self, stop: int, progress: core.Progress | None = None) -> None:
-        """Take the account through its bars up to bar ``stop``, part by part."""
+        """Simulate the account up to bar ``stop``, part by part."""
         while self.drive.t < stop:
             end_of_part = self.stops[self.part]
             self.drive.advance(min(stop, end_of_part), progress)
@@ -351,7 +352,7 @@ class AccountRun:
             memory=self.memory.memory,
             plain_because=self.loop.plain_because,
             cuts=counts.cuts,
-            is_compiled=self.loop.pack is not None,
+            is_compiled=self.loop.is_compiled,
             legs={number: leg for number, (_, leg) in self.legs.owners.items()},
             hedged=frozenset(self.legs.hedged),
         )
@@ -369,7 +370,7 @@ def bind_policies(
 
 
 class LaterBars:
-    """An account that goes on from a state, some bars at a time, without a record."""
+    """Simulates an account from a given state on, some bars at a time, without a record."""
 
     def __init__(
         self,
@@ -404,7 +405,7 @@ class LaterBars:
         return self.counts.tally.copy()
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
-        """Take the account through bars ``first`` to ``stop`` of some inputs."""
+        """Simulate the account in bars ``first`` to ``stop`` of some inputs."""
         drive = self.find_drive(inputs, first)
         drive.advance(stop)
         self.counts = drive.counts

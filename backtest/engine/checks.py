@@ -110,7 +110,10 @@ def find_faults_of_venues(
 
 
 def find_different_fields(names: Sequence[str], venues: Mapping[str, Venue]) -> Iterator[str]:
-    """Yield a fault for each field that holds for the whole account but differs between venues."""
+    """Yield a fault for each field in which the venues of an account differ, but must not.
+
+    Such a field, like the interest on cash, holds for the whole account.
+    """
     first = names[0]
     for name in names[1:]:
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
@@ -125,7 +128,11 @@ def find_different_fields(names: Sequence[str], venues: Mapping[str, Venue]) -> 
 
 
 def find_misnamed(markets: Markets, venues: Mapping[str, Venue], account: Account) -> Iterator[str]:
-    """Yield a fault for each table by instrument that names unknown ones, or not all."""
+    """Yield a fault for each table by instrument that does not name the instruments of the markets.
+
+    The order of liquidation may leave instruments out, and may name those that were cut from the
+    markets. A setting of the account must name each instrument, and no other.
+    """
     names = markets.names
     known = [*markets.last_opens]
     order = venues[names[0]].liquidation.order
@@ -222,8 +229,8 @@ def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     for name, market in markets.items():
         currencies_of_names.add(find_currency(market.instrument) or find_currency(name))
 
-    # Where all names say the currency of the markets, names are believed, so that a contract that
-    # contradicts its own name is found.
+    # The currency of the markets is told as a fact, unless all names say the same: then a contract
+    # that contradicts its own name is found.
     currency = ""
     if markets.currency and currencies_of_names - {""} != {markets.currency}:
         currency = markets.currency
@@ -234,9 +241,10 @@ def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
 
 
 def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> None:
-    """Warn where the band exceeds half the median |target| of an instrument.
+    """Warn if the no-trade band of an instrument is so wide that it suppresses most trades.
 
-    ``targets`` are signed leverages of the account's equity, of shape (n_bars, n).
+    That is, wider than half the median size of its target. ``targets`` are signed leverages of the
+    account's equity, of shape (n_bars, n).
     """
     for i, name in enumerate(markets.names):
         sizes = np.abs(targets[:, i])
@@ -300,7 +308,7 @@ def warn_of_rates(markets: Markets, venue: Any) -> None:
 
 
 def describe_high_rates(venue: Any, market: Market) -> Iterator[str]:
-    """Yield a warning for each fee or yearly rate that is as high as one in other units."""
+    """Yield a warning for each fee or yearly rate that is so high that its unit may be wrong."""
     fees: dict[str, Any] = {"fees.taker": venue.fees.taker, "fees.maker": venue.fees.maker}
     for k, tier in enumerate(venue.fees.tiers):
         fees[f"fees.tiers.{k}.taker"] = tier.taker
@@ -326,7 +334,10 @@ def find_highest(rate: Any, market: Market) -> float:
 
 
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:
-    """Warn of rates, dates of presets, thin bars and lacking marks; ``venue`` may be by name."""
+    """Warn of high rates, presets of other dates, thin bars and missing mark prices.
+
+    ``venue`` is one for all instruments, or has one by name; ``first`` is the first bar of the run.
+    """
     markets = as_markets(market)
     warn_of_rates(markets, venue)
     labels = label_names(markets)
@@ -373,7 +384,7 @@ def list_misfits(
 
 
 def warn_of_thin_bars(market: Market, label: str) -> None:
-    """Warn of longer bars, at whose closes policies decide, that lack shorter ones."""
+    """Warn of longer bars, at whose closes policies decide, with many shorter bars missing."""
     clock = m.describe_clock(market)
     if "thin_bars" not in clock:
         return

@@ -51,6 +51,16 @@ class CloseFacts(NamedTuple):
     initial: float
 
 
+class MarginUse(NamedTuple):
+    """Margin that a pool or an isolated position needs, and what backs it: money.
+
+    It fails where it needs more than backs it, so the one with the larger ratio is the worse.
+    """
+
+    needed: float
+    backing: float
+
+
 class Counting(NamedTuple):
     """What bars are counted with; log returns of the marks have shape (n_bars, n)."""
 
@@ -273,18 +283,16 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     terms = bar.terms
     state = bar.state
 
-    # The pool of cross positions. An empty one needs nothing of a backing of 1.
-    needed = 0.0
-    backing = 1.0
-    has_pool = a.count_cross(terms, state) > 0
-    if has_pool:
+    # The pool of cross positions, and the worst of it and the isolated positions. An empty pool
+    # needs nothing of a backing of 1.
+    pool = MarginUse(needed=0.0, backing=1.0)
+    worst = pool
+    if a.count_cross(terms, state) > 0:
         needed = a.compute_pool_needed(bar, len(state.positions))
-        backing = a.compute_pool(terms, state)
-    excess = backing - needed
+        pool = MarginUse(needed=needed, backing=a.compute_pool(terms, state))
+        worst = pick_worse(worst, pool)
 
-    # The worst of the pool and the isolated positions needs the largest share of its backing: a
-    # pair, of which :func:`raise_ratio` returns the one with the larger ratio.
-    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
+    # Of each position that is held.
     initial = a.compute_needed(terms, state, is_initial=True)
     gross = 0.0
     for i in range(len(state.positions)):
@@ -296,15 +304,12 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
         # An isolated position has posted its initial margin, and may be the worst.
         if a.is_isolated(terms, i):
             initial += state.positions[i].margin
-            worst_needed, worst_backing = results.raise_ratio(
-                worst_needed,
-                worst_backing,
-                a.compute_pool_needed(bar, i),
-                a.compute_pool_backing(terms, state, i),
-                is_held=True,
-            )
+            needed = a.compute_pool_needed(bar, i)
+            backing = a.compute_pool_backing(terms, state, i)
+            worst = pick_worse(worst, MarginUse(needed=needed, backing=backing))
 
     # The prices at which instruments fail: of each, held or not, as its walk must have one.
+    excess = pool.backing - pool.needed
     is_near = False
     for i in range(len(state.positions)):
         fails_near = write_failure(bar, i, excess, has_prices)
@@ -312,13 +317,22 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 
     return CloseFacts(
         gross=gross,
-        backing=backing,
-        needed=needed,
-        worst_backing=worst_backing,
-        worst_needed=worst_needed,
+        backing=pool.backing,
+        needed=pool.needed,
+        worst_backing=worst.backing,
+        worst_needed=worst.needed,
         is_near=is_near,
         initial=initial,
     )
+
+
+@inlined
+def pick_worse(worst: MarginUse, other: MarginUse) -> MarginUse:
+    """Return the one of two margin pools that is nearer to failing: with the larger ratio."""
+    needed, backing = results.raise_ratio(
+        worst.needed, worst.backing, other.needed, other.backing, is_held=True
+    )
+    return MarginUse(needed=needed, backing=backing)
 
 
 @inlined
@@ -526,6 +540,9 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
         balances = a.Balances(0.0, a.pick_position(state, i))
         rules = a.by_reference(a.pick_instrument(terms, i))
         return a.compute_root(rules, balances, bar.quotes.instruments[i].multiplier)
+
+    # A cross position fails with its pool, whose requirement comes from options, from the margin
+    # table of each position, or from scenarios.
     if a.must_value_options(terms, state):
         return find_failure_with_options(bar, i, excess)
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:

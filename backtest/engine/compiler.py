@@ -78,13 +78,15 @@ PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 
 @functools.cache
 def compile_scalar_rules() -> dict[int, Any]:
-    """Return the twins of the rules of one position, and let formulas call public functions.
+    """Compile the rules of one position, and tell numba what formulas of users may call.
 
-    A twin is the compiled function of a rule, found by ``id`` of the plain one, and inlined into
-    what calls it. Compiled formulas of users may also call public functions, which take arrays and
-    check their arguments. So numba is told, once for the whole process, what to compile in the
-    place of each: of margin, its scalar rule; of options and mathematics, its kernel. The tables
-    above pair each public function with that.
+    Returns *twins*: compiled functions by the ``id`` of the plain function that each stands for.
+    These are inlined into what calls them.
+
+    Formulas of users may also call public functions, which take arrays and check their arguments.
+    Compiled code needs neither. So numba is told, once for the whole process, what to compile in
+    place of each: for functions of margin its scalar rule, for those of options and mathematics a
+    kernel. The tables above (PUBLIC, OPTION_FUNCTIONS, MATH, REPLACING) pair them.
     """
     twins = list_replacements()
     _compile.compile_rules(CORE, twins, left_out=PUBLIC_NAMES, inlines_all=True)
@@ -109,9 +111,9 @@ def compile_scalar_rules() -> dict[int, Any]:
 
 
 def list_replacements() -> dict[int, Any]:
-    """Return compiled functions of another text than the plain ones, by ``id`` of the plain.
+    """Return compiled functions whose text differs from the plain one, by ``id`` of the plain.
 
-    A plain floor asks first whether its number is finite, and a plain choice whether it is of
+    A plain floor first asks whether its number is finite, and a plain choice whether it is of
     arrays. Compiled code needs neither: it has floats alone, and floors an infinity to itself.
     """
     return {
@@ -130,7 +132,11 @@ LITERALS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _compile.ObjectFile:
-    """Return the object of the formula of a recipe."""
+    """Return the compiled formula of a policy, as an object file.
+
+    ``recipe`` has its text, its name and the functions that it calls; ``kinds`` are the types of
+    its arguments.
+    """
     compile_scalar_rules()  # lets formulas call public functions
     formulas = {}
     if recipe.rule is not None:
@@ -190,11 +196,12 @@ def compile_account_rules(*, has_parts: bool) -> dict[int, Any]:
 
 
 def write_pick(pick_rules: Any) -> Callable[..., Any]:
-    """Return ``pick_instrument`` for compiled code, which makes the rules of an instrument.
+    """Return ``pick_instrument`` as compiled code needs it: it builds the rules of one instrument.
 
-    Plain code has them as records in ``terms.instruments``; compiled code as columns of arrays, one
-    for each number and flag. So its function is written as a text that names every field:
-    ``InstrumentRules(lot=terms.numbers[i, 0], ..., has_stop=terms.flags[i, 0] != 0, ...)``.
+    Plain code finds these rules as a record in ``terms.instruments``. Compiled code has arrays
+    instead, a column for each number and flag. So the function is written as a text that names
+    every field: ``InstrumentRules(lot=terms.numbers[i, 0], ..., has_stop=terms.flags[i, 0] != 0,
+    ...)``.
     """
     fields = []
     for column, name in enumerate(NUMBERS):
@@ -248,11 +255,11 @@ INITIAL_MULTIPLIER = MARGIN_NUMBERS.index("initial_multiplier")
 
 
 def write_margin_rules(deciders: Any, tables: Any, i: int) -> int:
-    """Write the margin rules of instrument i for its policy; return how many levels they have.
+    """Write the margin rules of instrument i where the formula of its policy reads them.
 
-    The formula of the policy reads them from two arrays, by place. ``deciders.levels`` gets the
-    columns of the margin table one after another, each ``width`` long; ``deciders.margin`` gets the
-    other numbers, a flag as 1 or 0.
+    Returns how many brackets they have. ``deciders.levels`` gets the columns of the margin table
+    one after another, each ``width`` long. ``deciders.margin`` gets the other numbers, a flag as 1
+    or 0.
     """
     levels = deciders.levels
     width = deciders.width
@@ -280,10 +287,10 @@ def write_margin_rules(deciders: Any, tables: Any, i: int) -> int:
 def make_ask() -> Any:
     """Return ``loop.ask`` for compiled code: it calls the formula of a policy by its address.
 
-    The formula of a policy is a C function, ``decide`` of :func:`.formulas.write_formula_part`. It
-    gets seven pointers to numbers and then four whole numbers. Of an array that all policies share,
-    such as ``params``, the argument after it is the place at which the part of policy i begins, and
-    the pointer is to that (:data:`ARRAYS`).
+    The formula is a C function, ``decide`` of :func:`.formulas.write_formula_part`. It gets seven
+    pointers to numbers, and then four whole numbers. Some arrays are shared by all policies, such
+    as ``params``: the argument after it says at which number the part of policy i begins, and the
+    pointer is to that (:data:`ARRAYS`).
     """
     call_formula = _compile.make_call("d", ARRAYS, n_numbers=4)
     write_rules = _compile.jit(write_margin_rules, forceinline=True)

@@ -152,7 +152,10 @@ def find_kept(conditions: Conditions) -> dict[str, Any]:
 
 
 def keep(name: str) -> Callable[[Callable[[_C], _T]], Callable[[_C], _T]]:
-    """Compute what follows from conditions once, and keep it with them under a private name."""
+    """Return a decorator: the function computes its answer once for each conditions, and keeps it.
+
+    The answer is kept with the conditions, under ``name``.
+    """
 
     def wrap(find: Callable[[_C], _T]) -> Callable[[_C], _T]:
         """Return a function that calls ``find`` once for each conditions, and keeps its answer."""
@@ -196,7 +199,7 @@ def plain(conditions: _C) -> _C:
 
 @keep("plain")
 def make_plain(conditions: _C) -> _C:
-    """Return conditions with one market that has longer bars and the end in it, made once."""
+    """Return conditions with a plain market: their longer bars and their end are part of it."""
     decision_interval = conditions.decision_interval
     detail = conditions.detail
     whole = with_clock(conditions.market, decision_interval, detail)
@@ -273,7 +276,10 @@ Conditions.__init__ = make_conditions  # type: ignore[method-assign] # as it was
 
 
 def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[str, Venue], Account]:
-    """Return the venue of each market and the account, checked against each other."""
+    """Return the venue of each market and the account, checked against each other.
+
+    Settings for instruments that were cut from the markets are dropped first.
+    """
     venues = checks.read_venues(venue, markets)
     account = drop_other_instruments(account, markets)
     requirement = account.requirement.resolve(markets.names)
@@ -284,7 +290,10 @@ def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[st
 
 
 def drop_other_instruments(account: Account, markets: Markets) -> Account:
-    """Return an account without what it says of instruments that were cut from the markets."""
+    """Return an account without its settings for instruments that are not in the markets any more.
+
+    These were cut from the markets: ``last_opens`` still names them.
+    """
     gone = {name for name in markets.last_opens if name not in markets}
     if not gone:
         return account
@@ -303,11 +312,10 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
 def drop_groups(
     account: Account, rule: ScenarioMargin, names: list[str], gone: set[str]
 ) -> dict[str, Any]:
-    """Return the fields ``requirement`` and ``collateral`` of an account without some instruments.
+    """Return requirement and collateral of an account after instruments were cut from the markets.
 
-    ``names`` are those of all instruments, ``gone`` those that were cut from the markets. A group
-    of scenarios that has lost its last instrument is gone too: collateral that canceled its risk
-    cancels none then.
+    ``names`` are all instruments, ``gone`` those that were cut. A group of scenarios that has lost
+    its last instrument is gone too, and collateral that canceled its risk cancels none then.
     """
     smaller = rule.without(gone)
     groups_before = {*rule.list_groups(names)}
@@ -341,11 +349,11 @@ def end_expired(market: Any, venue: Any) -> Any:
 
 
 def recall(result: Any) -> Conditions:
-    """Return the conditions of a result: of a loaded one, as its files say them.
+    """Return the conditions under which a result was computed.
 
-    Its market is loaded again from the recorded path, if that holds the same data; else it is an
-    :class:`Unread`. Raises DataError if it had an overlay or longer bars to decide on with a
-    signal, which a loaded result does not hold.
+    Those of a loaded result are read from its files. Its market is loaded again from the recorded
+    path, if that holds the same data; else it is an :class:`Unread`. Raises DataError for what a
+    loaded result does not hold: an overlay, or the signal of policies that decide on longer bars.
     """
     if result.setup is not None:
         run_under: Conditions = result.setup.test

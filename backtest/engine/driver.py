@@ -173,14 +173,25 @@ class LoopPart(NamedTuple):
     deciders: Deciders
     bound: Deciders
 
+    @property
+    def is_compiled(self) -> bool:
+        return self.pack is not None
+
 
 class BoundLoop(NamedTuple):
-    """The loop, with the policies of each part of a run; why it is plain, if it is."""
+    """The loop, with the policies of each part of a run.
+
+    ``plain_because`` says why the loop, or a policy, is in plain Python; else it is "".
+    """
 
     simulate: Callable[..., Any]
     pack: Pack | None
     deciders: list[Deciders]
     plain_because: str
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.pack is not None
 
     def find_part(self, deciders: Deciders, k: int = 0) -> LoopPart:
         """Return the loop with the policies of part k, which are ``deciders`` in plain Python."""
@@ -195,14 +206,15 @@ def bind_loop(
     has_orders: bool = False,
     has_overflowed: bool = False,
 ) -> BoundLoop:
-    """Return the loop for the policies of each part of a run; warns of those not compiled.
+    """Return the loop, compiled or in plain Python, with the policies that it asks.
 
-    ``asked`` has for each part its policies as the loop reads them in plain Python, and the
-    formulas to be compiled. The loop itself stays in plain Python, with all policies, if
-    ``has_own`` says that the margin requirement is a Python object, or without ``is_compiled``.
-    Else single policies may: the compiled loop calls them back if they trade options
-    (``has_orders`` allows it), if the compiler refuses them, or if their whole numbers went beyond
-    64 bits before (``has_overflowed``).
+    ``asked`` has for each part of a run its policies, as the loop reads them in plain Python, and
+    their formulas. Warns of policies that could not be compiled.
+
+    The whole loop stays in plain Python without ``is_compiled``, or if the margin requirement is a
+    Python object (``has_own``). Otherwise it is compiled, and single policies may stay in plain
+    Python, which it calls back: those that trade options (``has_orders``), that the compiler
+    refuses, or whose whole numbers went beyond 64 bits before (``has_overflowed``).
     """
     plain_because = ""
     if has_own:
@@ -304,12 +316,12 @@ class TermsInTime:
         self.charged = NO_RATES
 
     def at(self, t: int, stop: int, traded: a.TradedDays | None) -> tuple[int, Any]:
-        """Write the terms that hold at bar t; return the bar at which they may change next.
+        """Write the terms that hold at bar t; return at which bar they may change next.
 
-        Margin tables change at dates, and fees by tiers at the first bar of a day. The bar is at
-        most ``stop``. Also returns what was traded by day, with the day of bar t begun. Terms are
-        packed for compiled code only where they have changed. Must be called at each bar that it
-        returns: a table is written at its own bar, and at no other.
+        That bar is at most ``stop``. Margin tables change at dates, fees by tiers at the first bar
+        of a day. Also returns what was traded by day, with the day of bar t begun. Terms are packed
+        for compiled code only where they have changed. It must be called at each bar that it
+        returns, as a table is written at its own bar only.
         """
         # Tables by date. A new table has the fees of its date, so those by tiers are written anew.
         for bar, i, table in self.inputs.changes:
@@ -362,10 +374,10 @@ class SavedBar(NamedTuple):
 
 
 class Drive:
-    """An account on its way through the bars, which stops at a bar and goes on from there.
+    """Simulates an account bar by bar; it can stop at any bar, and goes on from there.
 
-    ``state`` and ``tape`` are written, ``counts`` are those so far. ``t`` is the next bar. The bars
-    at which it stops change no number.
+    ``state`` and ``tape`` are written, ``counts`` are those so far, and ``t`` is the next bar. The
+    bars at which it stops change no number.
     """
 
     def __init__(
@@ -379,10 +391,10 @@ class Drive:
         first: int,
         chunk: int = CHUNK,
     ) -> None:
-        """Begin to drive an account from bar ``first``, at most ``chunk`` bars in one call.
+        """Begin to simulate an account from bar ``first``, at most ``chunk`` bars in one call.
 
-        ``part`` is the loop with the policies that decide. What a chunk may have to put back, if
-        its bars are taken once more, is listed in ``arrays``.
+        ``part`` is the loop with the policies that decide. A call that ends with a fault is undone:
+        ``arrays`` lists all that it may have written.
         """
         self.inputs = inputs
         self.state = state
@@ -405,7 +417,7 @@ class Drive:
         self.terms = TermsInTime(inputs, first, part.pack)
         self.entries: list[Entries] = []
 
-        # What bars read and write, so that it must be put back before they are taken once more: the
+        # What bars read and write, and what is put back before they are simulated again: the
         # account, the memory of its policies, the tally, hedges ordered, and what limits cut.
         arrays = [*list_arrays(state), part.deciders.memory, counts.tally.numbers]
         arrays += [self.scratch.plans.column("target_contracts"), self.scratch.cuts]
@@ -414,17 +426,18 @@ class Drive:
             inputs.trader.begin(inputs.feed.options, state, self.scratch, tape)
 
     def advance(self, stop: int, progress: Progress | None = None) -> None:
-        """Take the account through its bars up to bar ``stop``."""
+        """Simulate the account up to bar ``stop``."""
         while self.t < stop:
             self.advance_chunk(min(stop, self.t + self.chunk))
             core.report_progress(progress, self.t - self.first, stop - self.first)
 
     def advance_chunk(self, stop: int) -> None:
-        """Take the account through bars up to ``stop``, or to where its terms change.
+        """Simulate the account by one call of the loop: to ``stop``, or to where its terms change.
 
-        If the loop stops before, all that it wrote is put back. With a full log the account stays
-        at its bar and has a larger log: the caller calls again. With a fault it is taken once more
-        up to the bar of the fault, as its error needs the account there, and the error is raised.
+        If the loop stops before that, all that it wrote is put back. There are two cases. The log
+        of events was full: it is made larger, and the caller calls again from the same bar. Or a
+        bar had a fault: the account is simulated again up to that bar, as the error needs it there,
+        and the error is raised.
         """
         t = self.t
         tally = self.counts.tally
@@ -498,16 +511,15 @@ class Drive:
         return reached, why
 
     def find_decision_error(self, t: int) -> core.PolicyError:
-        """Return the error of a decision that is not allowed at close t.
+        """Return the error of a decision that is not allowed, at the close of bar t.
 
-        The account must stand before bar t. If the loop is compiled, the bar is run once more in
-        plain Python: there the policy may raise its own error. If the bar passes there, a whole
-        number of the compiled formula went beyond 64 bits.
+        The account must stand before bar t. A compiled formula says only that something is wrong.
+        So the bar is simulated once more in plain Python, where the policy may raise its own error.
+        If nothing is wrong there, a whole number of the compiled formula went beyond 64 bits.
         """
         error = report_bad_decision(self.inputs, t)
-        is_compiled = self.part.pack is not None
         has_plain_policies = self.part.deciders.methods != 0
-        if not has_plain_policies or not is_compiled:
+        if not has_plain_policies or not self.part.is_compiled:
             return error
 
         inputs = self.inputs
@@ -547,14 +559,12 @@ def measure_account(
     progress: Progress | None,
     simulate: Callable[..., Any] | None = None,
 ) -> core.FloatArray:
-    """Take an account through all bars by the compiled loop; return its unit value at each close.
+    """Simulate an account over all bars by the compiled loop; return its unit value at each close.
 
     The values have shape (n_bars - first,); without ``has_units`` there are none. No record of bars
     is written: ``state`` and ``tally`` are what the account becomes and counts. ``deciders`` must
-    be bound to compiled formulas.
-
-    ``simulate`` is a :class:`CompiledCalls` of the caller's thread, which packs the inputs that it
-    had before only once.
+    be bound to compiled formulas. ``simulate`` is a :class:`CompiledCalls` of the caller's thread,
+    which packs inputs that it had before only once.
     """
     n_bars = len(inputs.feed.time)
     units = np.zeros(0)
@@ -619,10 +629,11 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
 
 
 def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
-    """Return margin, backing and failing prices at the closes of some rows of a run.
+    """Compute margin, backing and failing prices at the closes of some rows of a finished run.
 
-    They are computed from the record, where they are asked for, by the plain or the compiled rules
-    of the run. Row 0 is the first bar of the account; the answer has a row for each of ``rows``.
+    They are not recorded, but computed from the record when they are asked for, by the same rules
+    as the run, plain or compiled. Row 0 is the first bar of the account. The answer has a row for
+    each of ``rows``.
     """
     inputs = setup.inputs
     first = setup.first
@@ -638,11 +649,10 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     held = read_held(run, n_instruments, first)
     closes = new_closes(stop - begin, n_instruments)
 
-    # Margin tables change at some bars. The rows in between have the same ones: a call for each.
-    changed_rows = [bar - first for bar, _instrument, _table in inputs.changes]
-    edges = {begin, stop, *(row for row in changed_rows if begin < row < stop)}
-    for row, end in pairwise(sorted(edges)):
-        # A table that changes at a bar is in force at its close: all changes before the next one.
+    # One call for all rows between two changes of margin tables, as these have the same terms.
+    for row, end in pairwise(find_edges(inputs, first, begin, stop)):
+        # A table that changes at a bar is in force at its close: so changes before the next bar
+        # count.
         terms = read_tables(inputs, first + row + 1)
         if caller is not None:
             terms = pack_terms(terms)
@@ -655,6 +665,16 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
         with np.errstate(all="ignore"):
             fill(bar, held_of_rows, closes_of_rows, first + row)
     return closes
+
+
+def find_edges(inputs: AccountInputs, first: int, begin: int, stop: int) -> list[int]:
+    """Return the rows at which stretches with the same margin tables begin, and ``stop``.
+
+    The first is ``begin``. Row 0 is bar ``first`` of the market.
+    """
+    changed_rows = [bar - first for bar, _instrument, _table in inputs.changes]
+    edges = {begin, stop, *(row for row in changed_rows if begin < row < stop)}
+    return sorted(edges)
 
 
 def read_held(run: RunData, n: int, first: int) -> HeldAtCloses:

@@ -51,15 +51,15 @@ def make_recipe(
     write: Callable[[type | None, CodeText], list[str]],
     prefix: str,
 ) -> Recipe:
-    """Return the recipe of a policy: the text that calls its formula, and a name for it.
+    """Return the source text of a function that calls a policy's formula, and a name for it.
 
-    The text is that of ``decide``, the function that is compiled, and of the types Bar and Params
-    before it. ``write`` returns the lines of ``decide``, given the type of the policy's memory and
-    the code of its formulas.
+    The text is that of ``decide``, the function that is compiled, after the types Bar and Params
+    that it uses. ``write`` returns the lines of ``decide``, given the type of the policy's memory
+    and the code of its formulas.
 
-    By its name what was compiled before is found. So it is a hash of all that decides the machine
-    code: the text, the fields of the memory, the code of the formulas, and marks. ``prefix``, which
-    begins the name, says what the formula is for.
+    The name is how code that was compiled before is found. So it is a hash of all that decides the
+    machine code: the text, the fields of the memory, the code of the formulas, and marks. It begins
+    with ``prefix``, which says what the function is for.
     """
     # The formulas of the leverage and, if there is one, of the venue leverage.
     rule = p.formula_for(policy, columns)
@@ -123,11 +123,16 @@ class Place(NamedTuple):
 
 
 def write_decide(memory: type | None, place: Place) -> list[str]:
-    """Return the lines of ``decide``: they make bar and settings, call the rule, keep its memory.
+    """Return the lines of ``decide``, the function that calls a policy's formula, ``rule``.
 
-    ``rule`` is the formula of the policy, ``memory`` the type of its memory, or None. A slot is the
-    place of one number of the memory: it is read before the call, and written after it. What is
-    decided is in the variable ``leverage``; ``place`` says what stands around it.
+    Without a memory they are, between the head and the end that ``place`` gives::
+
+        bar = Bar(<texts of place.bar>)
+        settings = Params(<texts of place.settings>)
+        leverage = 1.0 * rule(settings, bar, account)
+
+    ``memory`` is the type of the policy's memory, or None. Each of its numbers has a slot, which is
+    read before the call and written after it.
     """
     slots = [place.slot(k) for k in range(len(getattr(memory, "_fields", ())))]
     if memory is None:
@@ -153,9 +158,11 @@ def write_decide(memory: type | None, place: Place) -> list[str]:
 
 
 def read_parameter(text: str, value: object) -> str:
-    """Return source code that reads a setting with its own type from the number in ``text``.
+    """Return source code that reads a setting from a number, with its own type.
 
-    ``value`` is an example of it. A text is no number: it stands in the code as it is.
+    ``text`` is the code of the number, ``value`` an example of the setting: so ``params[0]``
+    becomes ``int(params[0])`` for a whole number, and ``(params[0] != 0.0)`` for a flag. A text is
+    no number, and stands in the code as it is.
     """
     if isinstance(value, bool):
         return f"({text} != 0.0)"
@@ -179,9 +186,10 @@ _refusals: dict[str, Exception] = {}
 
 
 def find_address(recipe: Recipe, kinds: tuple[str, ...], *, has_counts: bool) -> int:
-    """Return the address of a formula, compiled if no folder has it; it stays valid.
+    """Return the address of a compiled formula; it is compiled if it was not before.
 
-    What numba raised for a formula is raised again without another attempt.
+    The address stays valid. A formula that numba refused raises the same error again, without
+    another attempt. ``kinds`` are the types of its arguments.
     """
     with _compile.COMPILER_LOCK:
         if not recipe.is_complete:  # the name does not tell all of its code
@@ -213,10 +221,11 @@ class Formula(NamedTuple):
 
 
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
-    """Return the compiled formula of a policy, and what the loop must prepare for it.
+    """Return the compiled formula of a policy, and what the loop must prepare before it is called.
 
-    ``width`` is how many levels the largest margin table has. What a formula does not read is not
-    prepared: the margin table, fields of the account, or the bar.
+    ``columns`` are the names of what the policy observes, ``width`` is how many brackets the
+    largest margin table has. Margin table, fields of the account and bar are prepared only for a
+    formula that reads them.
     """
     write = functools.partial(write_formula_part, policy, columns, width)
     recipe = make_recipe(policy, columns, write, "portfolio_policy")
@@ -237,8 +246,8 @@ def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> For
 def write_settings(texts: Sequence[str], policy: Policy) -> list[str]:
     """Return source code for each setting of a policy, from that of each of its numbers.
 
-    ``texts`` are the codes of the numbers in their order; a setting that is a tuple takes as many
-    as it has elements, and becomes the code of a tuple.
+    A setting that is a tuple takes as many of ``texts`` as it has elements: ``["params[0]",
+    "params[1]"]`` becomes ``["(params[0], params[1],)"]`` for a pair.
     """
     left = iter(texts)
     settings = []
@@ -262,7 +271,17 @@ def find_wanted(rule: Callable[..., Any]) -> int:
 def write_formula_part(
     policy: Policy, columns: tuple[str, ...], width: int, memory: type | None, code: CodeText
 ) -> list[str]:
-    """Return the lines of ``decide`` for the formula of a policy in the loop of a run.
+    """Return the source lines of ``decide``, which the loop of a run calls for a policy's decision.
+
+    For a policy with one setting and one column they are like these::
+
+        def decide(shown, seen, params, columns, ..., local, length):
+            venue = MarginRules(...)
+            account = AccountView(shown[0], shown[1], ..., venue)
+            bar = Bar(time / 1e9, seen[0], ..., columns[0 * length + local])
+            settings = Params(params[0])
+            leverage = 1.0 * rule(settings, bar, account)
+            return leverage
 
     The arguments of ``decide`` are those that ``ask_address`` of :func:`.compiler.make_ask` hands
     over, in its order::
@@ -324,7 +343,11 @@ def write_parameters(policy: Policy, code: CodeText) -> list[str]:
 
 
 def write_margin(width: int) -> list[str]:
-    """Return the fields of the margin rules as texts; ``width`` is 0 if no table is read."""
+    """Return source code for each field of the margin rules, such as ``"taker=margin[1]"``.
+
+    ``width`` is how many brackets the table has room for, 0 if the formula reads no table. A column
+    of the table is a part of one array: the first is ``"floors=table[0:0 + count]"``.
+    """
     fields = []
     for k, name in enumerate(LEVELS):
         level = f"table[{k * width}:{k * width} + count]" if width > 0 else "(0.0,)"
@@ -351,9 +374,10 @@ def bind_compiled(
 ) -> Deciders:
     """Return the policies as the compiled loop asks them: each by the address of its formula.
 
-    A policy stays in plain Python if it orders options, which ``has_orders`` allows; if numba
-    refuses it; and if a user wrote it, once whole numbers ``has_overflowed`` 64 bits. The loop then
-    calls it at the address that ``call_back`` returns. Without ``call_back``, a refusal is raised.
+    ``policies`` has each policy with the names of its columns. A policy stays in plain Python if it
+    orders options (``has_orders`` allows it), if numba refuses it, or if a user wrote it and its
+    whole numbers went beyond 64 bits (``has_overflowed``). The loop then calls it at the address
+    that ``call_back`` returns. Without ``call_back``, a refusal is raised.
     """
     addresses = deciders.addresses.copy()
     wants_table = np.zeros(len(addresses), np.int64)
@@ -393,12 +417,12 @@ def find_formula(
     orders_options: bool,
     has_overflowed: bool,
 ) -> Formula:
-    """Return the compiled formula of policy i or, where it has none, what calls it in plain Python.
+    """Return the compiled formula of policy i or, if it has none, a call of its plain Python.
 
-    The arguments are those of :func:`bind_compiled`, for one policy. It has none if numba refuses
-    it, for whatever reason; if it orders options, as a formula returns a leverage alone; and if its
-    whole numbers went beyond 64 bits before. Then ``call_back`` is given the error, or None, and
-    returns the address of a function that calls the plain policy.
+    A policy has none if numba refuses it, for whatever reason; if it orders options, as a formula
+    returns a leverage alone; or if its whole numbers went beyond 64 bits before. Then ``call_back``
+    is given the error, or None, and returns the address of a function that calls the plain policy.
+    The arguments are those of :func:`bind_compiled`, for one policy.
     """
     refusal: Exception | None = None
     try:

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 
 def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
-    """Write what follows from what an account holds at closes: row 0 is that of bar ``first``.
+    """Compute margin, balances and failing prices of a finished run at its closes.
 
-    Each row of ``held`` is written into state and quotes of ``bar``, as the account stood at that
-    close, and what follows from it is read back into the row of ``closes``: backing and balances,
-    shares of the requirement, margins, and the prices at which positions fail. The account is left
-    as it stood at the last row. The order matters: shares read the backing written before them, and
-    posted margins read the shares.
+    The run has recorded what it held, ``held``, a row for each close; row 0 is bar ``first``. Each
+    row is written into state and quotes of ``bar``, as the account stood then. What follows from it
+    is read back into the same row of ``closes``.
+
+    The order matters: shares of the requirement need the backing, and posted margins need the
+    shares.
     """
     # Compiled code passes what is shared by its address, so that calls do not copy it.
     bar = a.by_reference(
@@ -65,10 +66,10 @@ def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: in
 
 
 def put_back(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
-    """Write what the account held at the close of bar t, and its marks, into state and quotes.
+    """Put the account back as it stood at the close of bar t, from row ``row`` of ``held``.
 
-    What it held is in row ``row`` of ``held``. The values of options are computed last, from the
-    prices written before.
+    Writes what it held, and the marks of that close, into state and quotes of ``bar``. The values
+    of options come last: they are computed from the prices written before.
     """
     feed = bar.feed
     state = bar.state
@@ -95,7 +96,10 @@ def put_back(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
 
 
 def write_balances(bar: a.AccountBar, closes: Closes, row: int) -> None:
-    """Write backing, balance, and the collateral with and without its haircut, into closes."""
+    """Write backing, balance and collateral at a close into a row of ``closes``: money.
+
+    Collateral is written at its full value, and with its haircut (``collateral_at_rate``).
+    """
     terms = bar.terms
     state = bar.state
     closes.backing[row] = a.compute_pool(terms, state)
@@ -106,13 +110,15 @@ def write_balances(bar: a.AccountBar, closes: Closes, row: int) -> None:
 
 
 def write_shares(bar: a.AccountBar, closes: Closes, row: int) -> float:
-    """Write the shares of the pool's requirement into a row of closes; return the requirement.
+    """Divide the margin requirement of the pool among positions and collateral; return it: money.
 
-    All are money. ``share`` and ``collateral_share`` are the parts of the requirement that each
-    position and each coin of collateral needs: Euler shares, which add up to it. ``distance`` is
-    the backing less the requirement at the level at which the pool fails. ``own`` is the part of
-    that distance which each instrument has, and ``withheld`` the value of its options that backs
-    nothing. The backing must be written before (:func:`write_balances`).
+    Writes into a row of ``closes``. ``share`` and ``collateral_share`` say how much of the
+    requirement each position and each coin needs; they add up to it (Euler allocation).
+    ``distance`` is how far the pool is from failing, backing less requirement at the failing level.
+    ``own`` is the part of that distance that each instrument has, and ``withheld`` the value of its
+    options that backs nothing.
+
+    The backing must be written before (:func:`write_balances`).
     """
     # Shares are measured into the scratch, from which the parts of instruments read them.
     needed: float = a.measure_shares(bar)
@@ -132,9 +138,10 @@ def write_shares(bar: a.AccountBar, closes: Closes, row: int) -> float:
 def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
     """Write the initial margin of each position into ``posted``, of shape (n,): money.
 
-    ``needed`` is the requirement R of the pool, of which the scratch has the share of each position
-    (:func:`write_shares` must come before). Where positions need margin together, the initial
-    margin of the pool is divided in proportion to these shares.
+    There are three cases. An isolated position has posted its own. A cross position needs that of
+    its bracket. Where positions need margin together (options, or margin by scenarios), that of the
+    pool is divided in proportion to their shares of the requirement, ``needed``, which
+    :func:`write_shares` has written before.
     """
     terms = bar.terms
     state = bar.state

@@ -17,7 +17,8 @@ from backtest.results.run_data import RunOptions
 def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
     """Return the options that a run held or traded, with their quotes and fills; None without any.
 
-    K below are these contracts, among all that the markets list.
+    The markets may list many more contracts. ``chosen`` are the numbers of the K that were held or
+    traded, and the arrays of the answer have a column for each of these.
     """
     record: Any = outcome.record.options
     listed = setup.markets.options
@@ -105,10 +106,11 @@ def find_expiries(feed: Any, chosen: core.IntArray, first: int, n_bars: int) -> 
 def quote_options(
     setup: Setup, terms: results.OptionTerms, chosen: core.IntArray, expires: core.BoolArray
 ) -> results.OptionQuotes:
-    """Return what options are worth at each open and close, with what their value follows from.
+    """Return what options are worth at each open and close, and what their value follows from.
 
-    At the open at which one ``expires`` (n_bars, K), it is its intrinsic value at its settlement
-    price: that is the index then, with no basis, no volatility and no time left, and no mark.
+    ``chosen`` are the numbers of the K contracts. ``expires`` (n_bars, K) says at which open one
+    expires: there it is worth its intrinsic value at its settlement price, which is the index then,
+    with no basis, no volatility, no time left and no mark.
     """
     market = setup.inputs.feed
     feed = market.options
@@ -146,10 +148,10 @@ def value_state(
     years: core.FloatArray,
     marks: core.FloatArray,
 ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
-    """Return volatilities, years, and values in money of one contract of each option, by bar.
+    """Return volatility, years left and value of each option by bar: three arrays (n_bars, K).
 
-    All arrays have shape (n_bars, K). The value is the quoted mark if there is one, else that of
-    the model; NaN where the option has expired (years below 0).
+    The value is that of one contract, in money: the quoted mark if there is one, which then implies
+    the volatility; else that of the model. NaN where the option has expired (years below 0).
     """
     # An option lives where years are left; the model values it there. Arrays ``of_living`` have an
     # element for each pair of a bar and an option that lives in it.
@@ -183,10 +185,11 @@ def find_opened(
     owners: core.IntArray,
     expires: core.BoolArray,
 ) -> core.FloatArray:
-    """Return the contracts held after the fills at each open, signed, of shape (n_bars, K).
+    """Return the signed contracts held after the fills at each open, of shape (n_bars, K).
 
-    ``quantity`` (n_bars, K) is what was held at each close, ``owners`` (K,), rising, the numbers of
-    the contracts in the log. At the open at which one ``expires`` (n_bars, K), it is gone.
+    It is what was held at the close before, less what ``expires`` at the open, plus the fills
+    there. ``quantity`` (n_bars, K) is what was held at each close. ``owners`` (K,), rising, are the
+    numbers by which the log names the contracts.
     """
     # What was held at the close before, less what expires at the open.
     none_held = np.zeros((1, quantity.shape[1]))
@@ -206,11 +209,11 @@ def find_opened(
 def find_entries(
     entries: Entries, held: core.FloatArray, owners: core.IntArray, first: int
 ) -> core.FloatArray:
-    """Return the average prices of what is held at each close, of shape (n_bars, K).
+    """Return the average entry price of what is held of each option at each close: (n_bars, K).
 
     An increase moves the average towards its price, by contracts; a reduction leaves it. What opens
     or flips begins with the price of its fill. NaN where nothing is held. ``owners`` are the
-    numbers of the contracts in the log, ``first`` is the first bar of the account.
+    numbers by which the log names the contracts, ``first`` is the first bar of the account.
     """
     averages = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):

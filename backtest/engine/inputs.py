@@ -62,9 +62,10 @@ class DailyFees(NamedTuple):
     day: IntArray
 
     def find(self, past: FloatArray) -> FloatArray:
-        """Return taker, maker and charged fee by what was traded on each of the last 30 days.
+        """Return the fees of each instrument by what was traded on each of the last 30 days.
 
-        Of shape (n, 3, ...) for ``past`` of shape (30, ...), money; NaN for fees without tiers.
+        ``past`` are these amounts, of shape (30, ...): money. The answer has shape (n, 3, ...): the
+        taker and the maker rate, and what is charged, a blend of both. NaN for fees without tiers.
         """
         # A running sum adds in one order on every Python; a sum does not. Rounding counts for the
         # trader, who reaches a tier at its volume.
@@ -83,7 +84,8 @@ class DailyFees(NamedTuple):
     def write(self, terms: a.Terms, rates: FloatArray) -> a.Terms:
         """Return terms with the fees that :meth:`find` returned, of shape (n, 3).
 
-        A rule has its fees in three places: the numbers of terms, ``makers``, and its own table.
+        The fees of an instrument stand in three places of the terms: its numbers, ``makers``, and
+        its margin table.
         """
         for i, (taker, maker, fee) in enumerate(rates.tolist()):
             has_tiers = self.fees[i] is not None
@@ -196,12 +198,12 @@ def read_instrument_rules(
 
 
 def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[str, Any]:
-    """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,).
+    """Return what changes by bar for one instrument, by the name of the feed's field.
 
-    The names are those of the feed: ``multiplier`` and ``initial`` of maintenance and initial
-    margin; ``sigma`` and ``adv``, which impact goes by; the ``limit`` of leverage; the fixed
-    ``order_fee``; and what the distances of stops are multiplied by. Raises ParameterError of a
-    tick that prices cannot be rounded to.
+    Each array has shape (n_bars,), or (1,) if it never changes. They are the multipliers of
+    maintenance and initial margin (``multiplier``, ``initial``); ``sigma`` and ``adv``, which
+    impact goes by; the ``limit`` of leverage; the fixed ``order_fee``; and what the distances of
+    stops are multiplied by. Raises ParameterError for a tick that prices cannot be rounded to.
     """
     lowest = float(market.low.min())
     tick = venue.contract.tick or UNKNOWN_TICK
@@ -235,10 +237,11 @@ def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[st
 
 
 def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray]:
-    """Return volatility and traded volume per day by bar, each (1,) of zeros without impact.
+    """Return the volatility and the traded notional per day that market impact goes by, by bar.
 
-    Both are of a window of bars that end before each bar, NaN while it is not full: the deviation
-    of log returns, times the root of the bars in a day, and the mean notional, times these bars.
+    Both come from a window of bars that ends before each bar, and are NaN while it is not full: the
+    standard deviation of log returns and the mean notional, scaled to a day. Each has shape
+    (n_bars,), or (1,) of zeros without impact.
     """
     if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
         return np.zeros(1), np.zeros(1)
@@ -301,9 +304,10 @@ def read_cost(cost: core.Cost, market: Market, key: str) -> FloatArray:
 
 
 def measure_years(market: Market | Markets, venue: Venue, first: int, started: int) -> FloatArray:
-    """Return the years from the open before to each open, (n_bars,) or (1,) of equal bars.
+    """Return the time from the open before to each open, in years, for which interest is due.
 
-    0 at the first bar of a run: no interest is due for the time before it.
+    Of shape (n_bars,), or (1,) if all bars are equal. It is 0 at the first bar of a run, as no
+    interest is due for the time before it.
     """
     year = venue.day_count * DAY
     if has_gaps(market):
@@ -418,7 +422,7 @@ class AccountInputs(NamedTuple):
 
 
 def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
-    """Return the records and arrays that the loop reads of a setup.
+    """Return what the loop reads of a setup: its terms, its markets and its clock, as arrays.
 
     ``like`` are inputs of another setup on the same markets, such as the first set of a sweep. What
     they have in common is not made again: the signal, the ends of samples, and log returns if the
@@ -550,7 +554,12 @@ def measure_log_returns(marks: FloatArray, are_inverse: Any) -> FloatArray:
 def read_terms(
     setup: Any, rules: Sequence[a.InstrumentRules], *, width: int, options: a.OptionFeed
 ) -> a.Terms:
-    """Return the terms of a run; ``width`` is the number of brackets of its longest table."""
+    """Return the rules of the account and its instruments as numbers that the loop reads.
+
+    ``rules`` are those of the instruments, ``width`` the number of brackets of the longest margin
+    table, ``options`` the contracts of the markets. A rule that is not set has a number that never
+    acts, such as 0 or infinity.
+    """
     account = setup.account
     venues = setup.venues
     names = setup.markets.names
@@ -650,11 +659,11 @@ def pack_requirement(setup: Any, rules: Sequence[a.InstrumentRules], width: int)
 
 
 def order_liquidations(setup: Any) -> tuple[int, IntArray]:
-    """Return the order in which a pool is liquidated, and the rank of each instrument, (n,).
+    """Return by what order a pool is liquidated, and the rank of each instrument, of shape (n,).
 
-    The order is one of ORDERS, or BY_NAME, for which the ranks count: then the venue gives a list
-    of names, and instruments that it leaves out come last. Without an order, the one that relieves
-    most comes first under scenarios, else the one with the largest loss.
+    The order is one of ORDERS, or BY_NAME if the venue lists names; only then do the ranks count,
+    and instruments that it leaves out come last. Without an order, the one that relieves most comes
+    first under scenarios, else the one with the largest loss.
     """
     names = setup.markets.names
     order = setup.venues[names[0]].liquidation.order
@@ -751,10 +760,10 @@ def find_pause_ends(markets: Markets, account: a.Account) -> FloatArray:
 
 
 def read_feed(setup: Any, accounts: Mapping[str, a.Account], signal: FloatArray) -> a.MarketFeed:
-    """Return the markets as the loop reads them; ``signal`` is (n_bars, n).
+    """Return the markets in the form that the loop reads: arrays by bar and instrument.
 
-    ``accounts`` are the terms of each instrument by name. Fields that one instrument has for itself
-    are stacked to columns.
+    ``signal`` has shape (n_bars, n); ``accounts`` are the settings of the account for each
+    instrument, by name. Fields that each instrument has for itself are stacked to columns.
     """
     markets = setup.markets
     venues = setup.venues
@@ -872,9 +881,9 @@ def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
 
 
 def read_changing(market: Market, venue: Venue) -> dict[int, FloatArray]:
-    """Return the costs of an instrument that change over time, by their row of the feed's costs.
+    """Return the costs of an instrument that change over time, by row of the feed's costs.
 
-    Costs that stay the same are left out: the account has them in its terms.
+    Each has shape (n_bars,). Costs that stay the same are left out: they are in the terms.
     """
     if not v.list_dated(venue):
         return {}
@@ -914,10 +923,9 @@ def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
 def start_account_state(setup: Any) -> a.AccountState:
     """Return the state of an account before its first bar: its capital, and nothing held.
 
-    What was never is infinite (bars since a liquidation) or NaN (an overlay that is not decided
-    yet, the time of a margin call). A margin call counts its closes from 0 on; -1 is none.
-    Collateral is valued at the open of the first bar. The unit value begins as all the money of the
-    account.
+    The unit value begins as all the money of the account. Collateral is valued at the open of the
+    first bar. What has never been is infinite (bars since a liquidation) or NaN (an overlay, the
+    time of a margin call). A margin call counts its closes from 0 on; -1 is none.
     """
     inputs = setup.inputs
     account = setup.account

@@ -206,11 +206,11 @@ class OptionChain(Mapping[str, ListedOption]):
     def choose(
         self, kind: str, delta: float, side: float, tenor: float, roll: float
     ) -> ListedOption | None:
-        """Return the quoted contract nearest in tenor (days), then in delta; None without one.
+        """Return the quoted contract nearest in days to expiry, then in delta; None without one.
 
-        ``kind`` is "call" or "put"; of ``delta`` only the size counts. More than ``roll`` days must
-        be left. ``side`` is over 0 to buy: that needs an ask. To sell needs a bid too. Raises
-        PolicyError if contracts on several instruments fit.
+        ``kind`` is "call" or "put", ``tenor`` the days wanted; of ``delta`` only the size counts.
+        More than ``roll`` days must be left. To buy (``side`` over 0) needs an ask, to sell needs a
+        bid too. Raises PolicyError if contracts on several instruments fit.
         """
         t = self._t
         feed = self._listed.feed
@@ -348,12 +348,12 @@ class OptionTrader:
         time: int,
         row: int,
     ) -> float:
-        """Return the leverage that policy i decides, after its orders of options are written.
+        """Ask policy i for its leverage and then for its orders of options; return the leverage.
 
-        ``decide`` is the policy's own method for the loop; it is called as the loop would call it.
-        The policy is asked for orders at each close but the last, after which no bar fills them. It
-        sees the bar and the account as they were when it decided its leverage: ``time`` is the open
-        of the bar in ns, ``row`` that of its columns.
+        ``decide`` is the policy's own method, called as the loop would call it. Orders fill in the
+        next bar, so none are asked for at the last close. They are asked of the bar and the account
+        that the policy saw when it decided: ``time`` is the open of the bar in ns, ``row`` that of
+        its columns.
         """
         leverage: float = decide(deciders, venue, i, time, row)
 
@@ -386,9 +386,10 @@ class OptionTrader:
         return AccountView._make((*deciders.shown[:N_SHOWN].flat, margin_rules))
 
     def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:
-        """Ask a policy for its orders at close t, and write them into the targets of bar t + 1.
+        """Ask a policy for its orders of options at close t, and write them for bar t + 1.
 
-        An order of the policy's own instrument is a hedge: it takes the place of a leverage.
+        They become targets, signed contracts to hold. An order of the policy's own instrument is a
+        hedge: it takes the place of a leverage.
         """
         chain = self.show_chain(trade, account, t)
         orders = self.ask_orders(trade, bar, account, chain)
@@ -466,10 +467,11 @@ class OptionTrader:
     def write_target(
         self, trade: Trade, leg: str, contract: Any, quantity: float, chain: OptionChain, t: int
     ) -> None:
-        """Write the signed contracts that a leg orders at close t, as the target of bar t + 1.
+        """Write the signed contracts that a leg orders at close t, as its target of bar t + 1.
 
-        The leg then owns the contract. NaN keeps what the leg holds. Raises Fault if another leg
-        owns the contract, and if it is sold where that is not allowed.
+        A leg is a named part of a policy's options, such as "put"; from now on it owns the
+        contract. A quantity of NaN keeps what it holds. Raises Fault if another leg owns the
+        contract, or if it is sold where that is not allowed.
         """
         feed = self.feed
         legs = self.listed.legs
@@ -518,10 +520,10 @@ class OptionTrader:
         return name
 
     def close_left(self, trade: Trade, chain: OptionChain, t: int) -> None:
-        """Order to close the contracts that no leg of a policy holds any more, at bar t + 1.
+        """Order to close contracts that their leg has left for another one, in bar t + 1.
 
-        A leg that now holds another contract has left its former one. Without a quote a contract
-        waits for a later close.
+        A leg is a named part of a policy's options; it holds one contract at a time. A contract
+        without a quote waits for a later close.
         """
         legs = self.listed.legs
         for option in chain.positions():
@@ -551,10 +553,10 @@ def round_to_lots(quantity: float, lot: float) -> float:
 def make_trader(
     setup: Setup, observed: Sequence[ObservedPolicy], legs: Legs
 ) -> OptionTrader | None:
-    """Return the trader of option orders of some policies; None if none of them orders options.
+    """Return what asks policies for their orders of options; None if none of them orders any.
 
-    What legs order is kept in ``legs``, which the parts of a run share. Of a resumed run, what they
-    held is written into it first.
+    ``legs`` has what the named legs of all policies ordered; parts of a run share it. For a resumed
+    run, what they held in the earlier run is first written into it.
     """
     markets = setup.markets
     feed = setup.inputs.feed.options
@@ -584,9 +586,9 @@ def make_trader(
 def resume_legs(legs: Legs, before: RunOptions, trades: Sequence[Trade]) -> None:
     """Write into ``legs`` what each leg held at the end of the run that is resumed.
 
-    A leg of a policy owns the contract that it opened, also after it has closed it. Where a leg
-    opened several contracts, one after another, the last one counts: so they are gone through in
-    the order in which they were last opened or closed.
+    A leg is a named part of a policy's options. It owns each contract that it ever opened; of
+    several, it holds the last one. So contracts are gone through in the order in which they were
+    last opened or closed.
     """
     # The row at which each contract was last opened or closed, -1 if never.
     quantity = before.record.quantity  # (n_bars, n_contracts)

@@ -385,8 +385,7 @@ class BatchLoop:
         prepared = self.prepare_lanes(laid, lives, loop, has_overflowed=has_overflowed)
 
         # In both cases a fault cannot come from compiled whole numbers.
-        is_loop_plain = loop.pack is None
-        decides_in_python = has_overflowed or is_loop_plain
+        decides_in_python = has_overflowed or not loop.is_compiled
 
         def take_lanes(places: IntArray) -> None:
             """Take the account through the lanes of some places; raises LaneFault."""
@@ -426,7 +425,7 @@ class BatchLoop:
         inputs = driver.copy_terms(laid.inputs)
         is_same = inputs.fees is None and not inputs.changes
         terms = inputs.terms
-        if is_same and loop.pack is not None:
+        if is_same and loop.pack is not None:  # the loop is compiled
             terms = loop.pack(inputs.terms)
 
         # The tape has the places of the lanes that pass in one call. Single bars are not recorded.
@@ -472,7 +471,8 @@ class BatchLoop:
         - A compiled loop that calls policies in plain Python is bound anew, as these read the
           columns of these lanes.
         """
-        if loop.pack is not None and not loop.plain_because:
+        # All is compiled: neither the loop nor a policy has a reason to be in plain Python.
+        if loop.is_compiled and not loop.plain_because:
             compiled = loop.deciders[0]
             bound = deciders._replace(
                 methods=0,
@@ -483,11 +483,12 @@ class BatchLoop:
             )
             return loop, bound
 
+        # In plain Python, policies are asked by methods that read the columns of these lanes.
         bound = deciders._replace(methods=tuple(map(p.bind, laid.observed)))
-        if loop.pack is None:
+        if not loop.is_compiled:
             return loop, bound
 
-        # Policies in plain Python are called back with the columns of these lanes.
+        # The compiled loop calls these methods back. What they warn of was said before.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loop = bind_policies(self.setup, bound, is_compiled=True, has_overflowed=has_overflowed)

@@ -139,7 +139,7 @@ def observe_policies(
 def observe_overlay(
     overlay: Policy | None, markets: Markets, signal: FloatArray, *, is_checked: bool = True
 ) -> list[ObservedPolicy]:
-    """Return the overlay with its columns, in a list; an empty one without an overlay.
+    """Return the overlay, the policy of the whole account, with its columns: a list of one or none.
 
     It observes the index of the portfolio: one market made of all, weighted by their signals of
     shape (n, n_bars). Before the first signal there is no index, and its columns are NaN.
@@ -171,7 +171,7 @@ TERMS = ("stop_distance", "slippage", "taker")
 
 
 def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield which of ``TERMS`` a policy reads, each as a pair: its column, and its name.
+    """Yield which of ``TERMS`` a policy reads, as pairs: the name of its column, and the term.
 
     A combined policy reads what its parts read, in columns that begin with the prefix of the part.
     """
@@ -190,9 +190,9 @@ def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]
 def show_terms(
     observed: Sequence[ObservedPolicy], account: Account, venues: Mapping[str, Venue]
 ) -> list[ObservedPolicy]:
-    """Return observed policies with the columns of ``TERMS`` that their formulas read.
+    """Add the columns of ``TERMS`` (stop distance, costs) to observed policies that read them.
 
-    Raises ParameterError if one reads the distance of a stop, and the account has none.
+    Raises ParameterError if a policy reads the distance of a stop, and the account has none.
     """
     with_terms = list(observed)
     # One policy for each instrument; an overlay after them has no venue.
@@ -209,11 +209,11 @@ def show_terms(
 
 
 def measure_term(term: str, observed: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
-    """Return one of ``TERMS`` at each close of the policy's market, (n_bars,).
+    """Return one of ``TERMS`` at each close of the policy's market: of shape (n_bars,).
 
-    All are fractions of the price: a cost, or the distance of the nearest stop from an entry at
-    that close, with slippage, on the side of the signal; NaN where no stop has a distance. Raises
-    ParameterError of a distance if the account has no stop.
+    It is a fraction of the price: a cost of the venue, or the distance to the nearest stop from an
+    entry at that close, with slippage, on the side of the signal; NaN where no stop has a distance.
+    Raises ParameterError for a distance if the account has no stop.
     """
     market = observed.market
     cost = "fees.taker" if term == "taker" else "slippage.rate"
@@ -247,9 +247,10 @@ class WarmUp(NamedTuple):
 
 
 def find_warm_up(columns: Mapping[str, FloatArray]) -> WarmUp:
-    """Return the first bar at which each column has had a value: the policy is asked from it on.
+    """Return the warm-up of a policy: the first bar at which each of its columns has had a value.
 
-    Columns that never have one do not count, so that a policy may do without them.
+    From that bar on it is asked. Columns that never have a value do not count, so that a policy may
+    do without them; they are named in the answer.
     """
     bar = 0
     never = []
@@ -282,10 +283,11 @@ def find_first_value(column: FloatArray) -> int | None:
 def measure_decided(
     warm_ups: Sequence[WarmUp], begins: Sequence[int], first: int, n_bars: int, *, has_traded: bool
 ) -> float:
-    """Return the share of the bars from ``first`` on at which a policy of some was asked.
+    """Return the share of the bars from ``first`` on at which some policy was asked, in [0, 1].
 
-    ``begins`` are the bars at which their markets begin. 0 if each has a column without any value
-    and nothing was traded: then none was warm at any bar.
+    ``warm_ups`` and ``begins`` have an item for each policy: its warm-up, and the bar at which its
+    market begins. 0 if each policy has a column that never had a value, and nothing was traded:
+    then no warm-up ended.
     """
     if not has_traded and all(warm_up.never for warm_up in warm_ups):
         return 0.0
@@ -297,7 +299,11 @@ def measure_decided(
 def measure_observed(
     observed: Sequence[ObservedPolicy], markets: Markets, first: int, *, has_traded: bool
 ) -> float:
-    """Return the same of observed policies, those of instruments, in the bars that they see."""
+    """Return the share of the bars from ``first`` on at which some observed policy was asked.
+
+    Only policies of instruments count, and bars are those that policies see
+    (:func:`measure_decided`).
+    """
     clock = find_clock(markets)
     of_instruments = observed[: len(markets)]
     return measure_decided(
@@ -320,10 +326,11 @@ def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
 
 
 def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
-    """Return the observed policies of a setup as the loop reads them, in plain Python.
+    """Return the observed policies of a setup in the form that the loop reads: arrays of numbers.
 
-    Policies of instruments come first, and an overlay stands in place n. What differs by policy is
-    joined end to end, and ``.._at`` says where each begins.
+    Policies of the n instruments come first; place n is that of the overlay. Parameters, columns
+    and memories of all policies are joined end to end, and ``.._at`` says where those of each
+    begin.
     """
     markets = setup.markets
     clock = find_clock(markets)
@@ -455,11 +462,11 @@ def find_last_funding(market: Market, n_bars: int) -> FloatArray:
 
 
 def bind(observed: ObservedPolicy) -> Callable[..., float]:
-    """Return what the loop in plain Python asks for the decisions of a policy.
+    """Return the function that the loop in plain Python calls for the decisions of a policy.
 
-    That is the function ``answer`` below. What does not change from bar to bar is made here, once:
-    the formulas, and which of the numbers shown they read. Formulas work on a Number, which divides
-    and overflows as a number of compiled code does.
+    It is ``answer`` below. What does not change from bar to bar is made here, once: the formulas,
+    and which of the numbers shown they read. Formulas work on values of Number, which divides and
+    overflows as a number of compiled code does.
     """
     policy = observed.policy
     names = tuple(observed.columns)
@@ -538,11 +545,10 @@ def make_plain_settings(policy: Policy) -> Policy:
 
 
 def bind_formula(policy: Policy, plain_policy: Policy, formula: Any) -> Callable[..., float]:
-    """Return what decides a leverage: a function of the Deciders, i, bar and account.
+    """Return a function of the Deciders, i, bar and account that decides a leverage by ``formula``.
 
-    ``formula`` is that of the policy in plain Python; it reads its parameters from
-    ``plain_policy``, the same policy with numbers as compiled code has them. A policy with a memory
-    reads and writes it in ``deciders.memory``.
+    The formula reads its parameters from ``plain_policy``, the same policy with numbers as compiled
+    code has them. A policy with a memory reads and writes it in ``deciders.memory``.
     """
     start = p.start_memory(policy)
     if start is None:
@@ -589,9 +595,10 @@ def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, lo
 
 
 def find_read(rules: Sequence[Any]) -> list[int]:
-    """Return the places of what rules may read among the numbers that a policy is shown.
+    """Return which numbers that a policy is shown its rules may read: their places, rising.
 
-    Those of the bar come first, from N_BAR on those of the account, and last its venue.
+    The numbers of the bar come first, from N_BAR on those of the account, and last its venue.
+    ``rules`` are the policy's formulas.
     """
     # A rule is a function of the policy, the bar and the account.
     read_of_bar: set[str] = set()
@@ -640,7 +647,7 @@ class Callbacks:
         self.error: BaseException | None = None
 
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
-        """Return the address at which compiled code calls policy i, which stays in plain Python.
+        """Return an address at which compiled code can call policy i, which stays in plain Python.
 
         ``deciders`` are the policies as the loop reads them, ``columns`` the names of what this one
         observes.
@@ -682,10 +689,10 @@ class Callbacks:
         return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
     def read_venue(self, i: int) -> MarginRules:
-        """Return the margin rules of instrument i, read again where the loop changed its terms.
+        """Return the margin rules of instrument i, read again if the loop has changed its terms.
 
-        The levels of brackets are set when the account begins; the loop writes fees and multipliers
-        of all instruments. Their bytes are compared, as that is cheaper than to read them.
+        The brackets are set when the account begins; the loop writes fees and multipliers of all
+        instruments. Their bytes are compared, as that is cheaper than to read them.
         """
         terms = b"".join(self.brackets[FIRST_TERM:])
         terms_before, rules = self.venues.get(i, (b"", None))

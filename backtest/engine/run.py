@@ -133,7 +133,11 @@ def run_switched(test: Conditions, segments: Sequence[Segment], *, compile: bool
 
 
 def weigh_segments(markets: m.Markets, segments: Sequence[Segment]) -> list[core.FloatArray]:
-    """Return the weights of the rule of each segment, (n, n_seen); none if the test has them."""
+    """Return the weights of the rule of each segment, each of shape (n, n_seen).
+
+    A segment is bars in which the same policies decide. The list is empty if the signal is that of
+    the test.
+    """
     seen = find_clock(markets).seen
     weights = []
     for segment in segments:
@@ -146,10 +150,11 @@ def weigh_segments(markets: m.Markets, segments: Sequence[Segment]) -> list[core
 def join_weights(
     markets: m.Markets, segments: Sequence[Segment], weights: Sequence[core.FloatArray]
 ) -> Any:
-    """Return one signal of the weights of segments, each from its first bar on, as a frame.
+    """Join the weights of segments to one signal for the whole run, as a frame.
 
-    ``weights`` has an array of shape (n, n_seen) for each segment. The frame is named by the rule
-    of the first segment that has one, and by how many others there are.
+    ``weights`` has an array of shape (n, n_seen) for each segment, which counts from the first bar
+    of the segment on. The frame is named by the rule of the first segment that has one, and by how
+    many other rules there are.
     """
     clock = find_clock(markets)
     joined = weights[0].copy()
@@ -167,9 +172,10 @@ def join_weights(
 
 
 def describe_switches(result: Result, segments: Sequence[Segment]) -> Result:
-    """Return the result of a run of several segments with what decided in each, in its manifest.
+    """Write what decided in each segment of a run into the manifest of its result.
 
-    Policies and overlay of the result are those of the last segment.
+    A segment is bars in which the same policies decide. Policies and overlay of the result are
+    those of the last segment.
     """
     markets: Any = result.markets
     rows = []
@@ -204,10 +210,11 @@ def describe_switches(result: Result, segments: Sequence[Segment]) -> Result:
 def observe_segment(
     setup: Setup, segment: Segment, weights: core.FloatArray | None
 ) -> list[ObservedPolicy]:
-    """Return the policies of a segment with their columns, known up to its last bar.
+    """Return the policies of a segment with their columns, as known at its last bar.
 
-    ``weights`` are the signals of its rule, (n, n_seen), None for those of the setup. Where its
-    bars are too few for a policy, its columns are NaN. The overlay is observed again if it is new.
+    A segment is bars in which the same policies decide. ``weights`` are the signals of its rule,
+    (n, n_seen), None for those of the setup. Where the bars up to its end are too few for a policy,
+    its columns are NaN. The overlay is observed again if it is a new one.
     """
     n = len(setup.markets)
     clock = find_clock(setup.markets)
@@ -221,7 +228,7 @@ def observe_segment(
             signal = np.clip(weights[i, first:stop], -1.0, 1.0)
             market = market.with_signal(signal)
 
-        # Bars of the segment are counted from the start of the market's own.
+        # How many bars of the policy's market are known at the end of the segment.
         n_known = min(n_seen - before.first, market.n_bars)
         policy: Policy = core.pick_value(segment.policy, setup.markets.names[i])
         columns = observe_until(policy, market, n_known)
@@ -373,10 +380,10 @@ def read_moves(setup: Setup, benchmark: Benchmark | None) -> core.FloatArray | N
 
 
 def find_charted(setup: Setup) -> dict[str, ChartedColumn]:
-    """Return the columns that policies ask pages to draw, by title, at each close of the run.
+    """Return the columns that policies want drawn, by title, with their values at each close.
 
-    The close of a bar has the value of the policy's last bar so far, which may be a longer one; NaN
-    before its first.
+    A policy may decide on longer bars: then a close has the value of its last bar that has closed,
+    NaN before the first.
     """
     closes = setup.markets.time[setup.first :] + setup.markets.interval
     labels = label_names(setup.markets).values()
@@ -404,9 +411,10 @@ TRAIL = "trail"
 
 
 def find_trail(market: Market, seen: int) -> core.FloatArray:
-    """Return what the forecast of volatility remembers after the first ``seen`` bars of a market.
+    """Return the state of the volatility forecast after the first ``seen`` bars of a market.
 
-    The market keeps the last answer, as a search begins many runs at the same bar.
+    A later forecast goes on from it. The market keeps the last answer, as a search begins many runs
+    at the same bar.
     """
     facts = find_facts(market)
     last = facts.get(TRAIL)
@@ -423,11 +431,28 @@ def find_trail(market: Market, seen: int) -> core.FloatArray:
     return np.array(trail)
 
 
+def find_end(earlier: RunRecord, n: int) -> Before:
+    """Return what a run of n instruments knew at its last close, for the run that resumes it."""
+    # With one position there are no causes to tell apart.
+    stands = np.zeros(n + 3)
+    if not earlier.has_one_position:
+        stands = find_stands(earlier, earlier.record.n_bars)
+
+    _forecasts, trails_at_end = earlier.volatilities
+    return Before(
+        mark=earlier.marks[-1],
+        signal=np.array(earlier.state.positions.column("signal")),
+        unrealized=np.asarray(earlier.unrealized[-1]),
+        stands=stands,
+        trails=trails_at_end,
+    )
+
+
 def find_before(setup: Setup, begun: AccountState) -> Before:
     """Return what was known at the close before the first bar of a run, for its results.
 
-    ``begun`` is the state of a new account. Of a resumed run it is the last close of the earlier
-    one. Of a new one nothing was known but the prices that its market has before, and the capital.
+    Of a new account, whose state is ``begun``, that is only the capital, and the prices that its
+    markets have before the run. Of a resumed run it is what the earlier run knew at its end.
 
     ``stands`` are n + 3 numbers, money, as in :func:`.find_stands`: where the causes of a
     liquidation stood at the last high, of n instruments, of collateral and of flows; and last the
@@ -435,33 +460,24 @@ def find_before(setup: Setup, begun: AccountState) -> Before:
     """
     markets = setup.markets
     n = len(markets)
-    resume = setup.resume
-    if resume is not None:
-        _forecasts, trails_at_end = resume.volatilities
-        # One position alone has no causes to tell apart.
-        stands = np.zeros(n + 3)
-        if not resume.has_one_position:
-            stands = find_stands(resume, resume.record.n_bars)
-        return Before(
-            mark=resume.marks[-1],
-            signal=np.array(resume.state.positions.column("signal")),
-            unrealized=np.asarray(resume.unrealized[-1]),
-            stands=stands,
-            trails=trails_at_end,
-        )
+    if setup.resume is not None:
+        return find_end(setup.resume, n)
 
-    # A market is listed in a span of bars; it has seen those of them before the run.
+    # A market is listed in a span of bars; its forecast has seen those before the run.
     trails = []
     for market, (first_listed, after_last) in zip(
         markets.values(), markets.spans.tolist(), strict=True
     ):
         n_seen = max(min(setup.first, after_last) - first_listed, 0)
         trails.append(find_trail(market, n_seen))
+
+    # No cause has moved anything yet. The excess of the pool is all that the account has.
     backing = compute_collateral_value(setup.inputs.terms.rules.collateral, begun.held)
+    stands = np.append(np.zeros(n + 2), setup.account.capital + backing)
     return Before(
         mark=np.full(n, np.nan),
         signal=np.zeros(n),
         unrealized=np.zeros(n),
-        stands=np.append(np.zeros(n + 2), setup.account.capital + backing),
+        stands=stands,
         trails=np.array(trails),
     )

@@ -37,10 +37,10 @@ from backtest.venue import Venue, find_charged
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
-    """Return the markets of a resumed run, and the bar at which it goes on.
+    """Return the markets of a resumed run with the earlier bars, and the bar at which it goes on.
 
-    The old history comes before the new. Raises ParameterError of other instruments, DataError
-    where the markets do not hold the last bar of the earlier run with the mark that it ended on.
+    Raises ParameterError for other instruments. Raises DataError if the markets lack the last bar
+    of the earlier run, or have another mark there than the one that it ended on.
     """
     if not is_same_account(markets.names, resume.names):
         raise core.ParameterError(
@@ -76,10 +76,10 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 
 def join_histories(resume: RunRecord, markets: Markets) -> Markets:
-    """Return markets with the bars of the earlier run before theirs, where these adjoin.
+    """Return markets that begin with the bars of the earlier run, where they are a continuation.
 
-    They do if a market begins after that of the earlier run, and at the latest with the bar after
-    the last one of that run. Without markets of its own, the earlier run had these.
+    A market continues if it begins after that of the earlier run, and at the latest with the bar
+    after the last one of that run. If the earlier run has lost its markets, these stand for them.
     """
     earlier = markets if resume.markets is None else resume.markets
     joined = {}
@@ -95,8 +95,8 @@ def join_histories(resume: RunRecord, markets: Markets) -> Markets:
 def find_resumed_bar(resume: RunRecord, markets: Markets) -> int:
     """Return the bar with which a resumed run begins: the one after the last of the earlier run.
 
-    Raises DataError if the markets lack either of the two. In a market with sessions the next bar
-    may open any time later, else it opens one interval later.
+    It must open one interval later; in a market with sessions any time later. Raises DataError if
+    the markets lack either of the two bars.
     """
     last = resume.last_time
     first = int(np.searchsorted(markets.time, last, side="right"))
@@ -117,7 +117,10 @@ def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
 
 
 def concatenate(before: Market, after: Market) -> Market:
-    """Return the bars of ``before`` up to the first of ``after``, and those of ``after``."""
+    """Join two markets of one instrument: ``before`` up to the first bar of ``after``, then that.
+
+    Raises DataError if their intervals or columns differ.
+    """
     if after.interval != before.interval or set(after.columns) != set(before.columns):
         raise core.DataError(
             "the market of a resumed run must have the interval and columns of the earlier one, "
@@ -146,7 +149,7 @@ def concatenate(before: Market, after: Market) -> Market:
 
 
 def join_funding(before: Market, after: Market) -> dict[str, Any]:
-    """Return the settlements of ``before`` up to the first of ``after``, and those of ``after``."""
+    """Join the settlements of funding of two markets: those of ``before``, then of ``after``."""
     # A settlement shortly before the first open of `after` is its own: stamps have jitter.
     first = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
     first_time = after.end
@@ -164,7 +167,10 @@ def join_funding(before: Market, after: Market) -> dict[str, Any]:
 def append_last_bar(
     market: Market, time: int, price: float | None = None, mark: float | None = None
 ) -> Market:
-    """Return a market with one bar more, at its last prices or at those given, without volume."""
+    """Return a market with one bar more, at ``time`` (ns), without volume.
+
+    Its prices are the last ones, or ``price`` and ``mark`` where they are given.
+    """
     last = float(market.close[-1]) if price is None else price
     last_mark = float(market.mark_close[-1]) if mark is None else mark
     bar: dict[str, Any] = {"time": time, "volume": 0.0}
@@ -198,9 +204,9 @@ def read_resume(resume: object, start: core.TimeLike | None) -> RunRecord | None
 
 
 def check_rules(resume: RunRecord, setup: Setup) -> None:
-    """Raise ParameterError where a resumed run has another policy, account or venue.
+    """Raise ParameterError if a resumed run has another policy, account or venue than before.
 
-    Both sides are compared as plain values by name, as a manifest has them.
+    Both are compared as plain values by name, in the form that a manifest has.
     """
     overlay = None
     if setup.overlay is not None:
@@ -224,10 +230,10 @@ def check_rules(resume: RunRecord, setup: Setup) -> None:
 
 
 def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dict[str, Any]:
-    """Return the settings of account and venues by name, with flows up to a time, ns.
+    """Return the settings of account and venues as plain values by dotted name, to be compared.
 
-    They are plain values by dotted name, to be compared with those of another run: so what makes no
-    difference to the account is left out, or written in one way.
+    What makes no difference to the account is left out, or written in one way. Of the flows of
+    money, those up to the time ``until`` (ns) count: later ones may be added.
     """
     settings = replace(account, flows=None).to_dict()
 
@@ -350,11 +356,11 @@ def set_up(
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
-    """Return a test with a policy, checked, as the loop reads it.
+    """Check a test with a policy, and return it in the form that the loop reads.
 
-    ``observed`` are the policies with their columns, if the caller has them; else they observe the
-    markets here. ``resume`` is the earlier run whose account goes on, ``benchmark`` what a result
-    is compared with.
+    ``observed`` are the policies with their columns, if the caller has them; else they are computed
+    here. ``resume`` is the earlier run whose account goes on, ``benchmark`` what a result is
+    compared with.
     """
     is_alone = isinstance(test.market, Market)
     conditions = plain(test)
@@ -439,10 +445,10 @@ class KeptInputs(NamedTuple):
 def find_inputs(setup: Setup) -> AccountInputs:
     """Return the inputs of a setup, read-only; a small test keeps them for its next run.
 
-    They follow from the test, but for two things: the signal, whose array the user may have changed
-    since, and the bar at which a resumed account goes on. So kept inputs are compared with the
-    setup (:meth:`KeptInputs.fits`), and those of a resumed run, of options, or of many bars are not
-    kept.
+    Inputs are the arrays that the loop reads. They follow from the test, but for two things: the
+    signal, whose array the user may have changed since, and the bar at which a resumed account goes
+    on. So kept inputs are compared with the setup. Those of a resumed run, of options, or of many
+    bars are not kept.
     """
     n_values = setup.markets.n_bars * len(setup.markets)
     if setup.resume is not None or setup.markets.options or n_values > MOST_KEPT:
@@ -474,10 +480,11 @@ def seal(inputs: AccountInputs) -> AccountInputs:
 def recall_weights(
     resume: RunRecord, markets: Markets, weights: core.FloatArray, first: int
 ) -> core.FloatArray:
-    """Return weights that before bar ``first`` are those of the earlier run.
+    """Return weights in which the bars before ``first`` have those of the earlier run.
 
-    ``weights`` are at the bars that policies see, (n, n_seen). They are spread over all bars, the
-    past is written, and those that policies see are picked again.
+    ``weights`` (n, n_seen) are at the bars that policies see, which may be longer than those of the
+    markets. So they are spread over all bars, the past is written, and the bars that policies see
+    are picked again.
     """
     if resume.setup is None or resume.markets is None:
         return weights
@@ -570,11 +577,11 @@ def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> N
 def set_up_again(
     setup: Setup, markets: Markets, weights: core.FloatArray, *, first: int, started: int
 ) -> Setup:
-    """Return the setup of the same account on other markets, as simulated ones, from another bar.
+    """Return the setup of the same account on other markets, such as simulated ones.
 
     ``weights`` (n_instruments, n_bars) are the signal on these markets. The account decides from
-    bar ``first`` on, and began at the time ``started`` (ns). Policies compute their columns anew,
-    which were checked for looking ahead on the markets before.
+    bar ``first`` on, and began at the time ``started`` (ns). Policies compute their columns anew;
+    they were checked for looking ahead on the markets before.
     """
     clock = find_clock(markets)
     signal_at_closes = clock.pick(weights)

@@ -55,11 +55,11 @@ def list_cut_rows(names: Sequence[str], cuts: core.FloatArray) -> list[dict[str,
 
 
 def list_cuts_of(head: Mapping[str, Any], sums: core.FloatArray) -> list[dict[str, Any]]:
-    """Return the rows of a table: one for each cause that cut targets, and one for all together.
+    """Return the rows of a table that says how limits cut the targets of policies, by cause.
 
-    ``sums`` of shape (causes, sums) has for each cause how many decisions it cut, and the sums over
-    these of what was asked, held, cut off, and of the distance: leverages. A row has their means;
-    NaN without a decision. ``head`` are the columns that come first.
+    A row has how many decisions a cause cut, and means over these: of the leverage asked for, held,
+    and cut off, and of the distance; NaN without a decision. ``sums`` of shape (causes, sums) has
+    the sums. ``head`` are the columns that come first. The cause ``all`` counts all decisions.
     """
     rows = []
     for cause, sums_of_cause in zip(CAUSES, sums, strict=True):
@@ -90,7 +90,7 @@ def list_cuts_of(head: Mapping[str, Any], sums: core.FloatArray) -> list[dict[st
 
 
 def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
-    """Return the columns of all policies, with the instrument of each if there are several."""
+    """Return the columns of all policies by name, with their instrument if there are several."""
     labels = label_names(setup.markets).values()
     columns = {}
     for label, own in zip(labels, setup.observed, strict=False):
@@ -106,11 +106,11 @@ def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
 
 
 def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return why a run filled nothing, as a sentence.
+    """Return why a run filled no order, as a sentence.
 
     The causes are tested in the order in which a decision meets them: columns that are not known,
     the signal, the leverage of the policy, and the limits of orders. ``rows`` are those of
-    :func:`list_cut_rows`, the first of all causes together.
+    :func:`list_cut_rows`; the first has all causes together.
     """
     # What was decided at each close, (n_bars, n). The last close has no bar after it to fill.
     targets = outcome.record.positions.target
@@ -154,9 +154,9 @@ def explain_unknown(setup: Setup, n_closes: str) -> str:
 
 
 def explain_limit(setup: Setup, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return which limit left no room for an order, as a sentence: the one that cut most in all.
+    """Return, as a sentence, which limit left no room for orders: the one that cut most in all.
 
-    That is the number of decisions that it cut, times the mean distance that it left.
+    That is, the largest number of decisions cut times the mean distance between target and actual.
     """
     total = rows[0]
     limits = [row for row in rows[1:] if row.get("instrument", "all") == "all"]
@@ -181,9 +181,10 @@ def explain(
     rows: Sequence[Mapping[str, Any]],
     no_fills: str | None = None,
 ) -> str:
-    """Return why a run filled nothing, or ""; warns of what was decided and did not fill.
+    """Return why a run filled no order ("" if it filled one), and warn the user of it.
 
-    ``no_fills`` is the reason where no policy decides, as in a replay, which is not warned of.
+    Also warns of infinite leverages, of wide bands and of positions that ended with their history.
+    ``no_fills`` is the reason if no policy decides, as in a replay; then there is no warning.
     """
     targets = outcome.record.positions.target
     warn_of_bands(setup, targets)
@@ -241,7 +242,10 @@ def warn_of_delisted(setup: Setup, outcome: Outcome) -> None:
 
 
 def name_infinite(setup: Setup, is_infinite: core.BoolArray) -> str:
-    """Return the policies that returned an infinite leverage, and of which instruments; or all."""
+    """Name the policies that returned an infinite leverage, and their instruments.
+
+    ``is_infinite`` has shape (n_bars, n). If none did, all policies are named, without instruments.
+    """
     names = setup.markets.names
     chosen = [names[i] for i in np.flatnonzero(is_infinite.any(axis=0))]
     kinds = dict.fromkeys(type(setup.policies[name]).__name__ for name in chosen or names)

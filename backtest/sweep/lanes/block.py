@@ -33,7 +33,7 @@ from backtest.results import RunSpan, measure_accounts, sampled_returns, start_t
 from backtest.results.tally import Tally
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.formulas import find_block
-from backtest.sweep.lanes.loop import NAMES, BlockMarket, LoneRun
+from backtest.sweep.lanes.loop import NAMES, BlockMarket, SingleRun
 from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, PriceTable, make_aligned
 from backtest.sweep.panel import BlockFault, Scored
 
@@ -753,18 +753,18 @@ class Room:
         self.first = setup.first
 
         # The loop over lanes, the market that it passes, and its terms, which change on the way.
-        self.take_block = _compile.Caller(find_block())
+        self.simulate_block = _compile.Caller(find_block())
         self.market = BlockMarket(self.inputs.feed, self.inputs.clock, self.inputs.log_returns)
         self.terms_in_time = start_terms(self.inputs, self.first)
 
         # The account has no collateral. Its bars are not recorded, so the tape is off and has no
         # room. It decides nothing, as lanes are asked together. The address of its loop is found
-        # when the first block runs (:meth:`find_lone`).
+        # when the first block runs (:meth:`find_single`).
         n_instruments = self.inputs.feed.open.shape[1]
         n_assets = 0
         tape = engine.new_tape(n_instruments, n_bars=0, first=setup.first, capacity=0)
         tape.is_on[0] = 0
-        self.lone = LoneRun(
+        self.single = SingleRun(
             deciders=silence(block.deciders, n_instruments),
             state=engine.start_account_state(setup),
             quotes=engine.new_quotes(n_instruments, n_assets),
@@ -782,7 +782,7 @@ class Room:
         brackets = terms.rules.brackets
         written = (terms.numbers, brackets.multipliers, brackets.initial_multipliers)
         self.first_numbers: list[tuple[np.ndarray, np.ndarray]] = []
-        for leaf in flatten((self.lone, *written)):
+        for leaf in flatten((self.single, *written)):
             view = view_leaf(leaf)
             if isinstance(view, np.ndarray):
                 self.first_numbers.append((view, view.copy()))
@@ -794,31 +794,31 @@ class Room:
         if self.inputs.changes:  # the tables of the last block are those of its last day
             self.terms_in_time = start_terms(self.inputs, self.first)
 
-    def find_lone(self, tally: Tally) -> LoneRun:
+    def find_single(self, tally: Tally) -> SingleRun:
         """Return what a lane is simulated alone in a bar with: the same record for all blocks.
 
         Compiled code is made for the kinds of its arguments, such as the tally of a lane. So the
         loop of a run is called once with all that it will be given. For a ``stop`` of ADDRESS it
         passes no bar, and returns the address of its compiled code.
         """
-        lone = self.lone
-        if lone.address == NOT_LOCATED:
+        single = self.single
+        if single.address == NOT_LOCATED:
             simulate = engine.find_entry("simulate_batch", has_parts=False)
             address, _ = simulate(
                 engine.pack_terms(self.terms_in_time.terms),
                 *self.market,
-                lone.deciders,
-                lone.state,
-                lone.quotes,
-                lone.scratch,
-                lone.ledger,
+                single.deciders,
+                single.state,
+                single.quotes,
+                single.scratch,
+                single.ledger,
                 tally,
-                lone.tape,
+                single.tape,
                 0,
                 ADDRESS,
             )
-            self.lone = lone._replace(address=address)
-        return self.lone
+            self.single = single._replace(address=address)
+        return self.single
 
 
 def find_room(block: Block) -> Room:
@@ -862,7 +862,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     room.begin()
     fees = LaneFees(block, lanes) if inputs.fees is not None else None
     policies = gather_policies(block, inputs.feed.open.shape[1])
-    lone = room.find_lone(lanes.tally)
+    single = room.find_single(lanes.tally)
 
     t = setup.first
     while t < n_bars:
@@ -879,7 +879,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         span = (t, stop)
         lanes.cursor[r.CURSOR.is_written] = span in block.table.written
         packed_terms = room.terms_in_time.packed
-        t, reason = room.take_block(packed_terms, room.market, policies, lanes, lone, t, stop)
+        t, reason = room.simulate_block(packed_terms, room.market, policies, lanes, single, t, stop)
         if reason != DONE:
             raise BlockFault
         block.table.written.add(span)

@@ -23,11 +23,11 @@ from backtest.sweep.lanes.rows import (
     LaneBits,
     Lanes,
     cell,
-    drop_lowest,
+    drop_first,
+    held_cell,
     is_listed,
-    lowest,
+    pick_first,
     select,
-    spot,
     sum_before,
 )
 
@@ -126,7 +126,7 @@ def add_cross_close(lanes: Lanes, i: int) -> None:
     account = lanes.account
     close = lanes.prices[PRICE.close, i]
     for lane in range(LANES):
-        quantity = lanes.position[spot(i, HELD.quantity, lane)]
+        quantity = lanes.position[held_cell(i, HELD.quantity, lane)]
         account[cell(WALLET.equity, lane)] += quantity * close
 
 
@@ -139,9 +139,9 @@ def add_isolated_close(lanes: Lanes, i: int) -> None:
     position = lanes.position
     close = lanes.prices[PRICE.close, i]
     for lane in range(LANES):
-        quantity = position[spot(i, HELD.quantity, lane)]
-        profit = quantity * (close - position[spot(i, HELD.entry, lane)])
-        margin = position[spot(i, HELD.margin, lane)]
+        quantity = position[held_cell(i, HELD.quantity, lane)]
+        profit = quantity * (close - position[held_cell(i, HELD.entry, lane)])
+        margin = position[held_cell(i, HELD.margin, lane)]
 
         equity = account[cell(WALLET.equity, lane)]
         account[cell(WALLET.equity, lane)] = equity + margin + profit
@@ -150,9 +150,9 @@ def add_isolated_close(lanes: Lanes, i: int) -> None:
 @inlined
 def find_backing(position: FloatArray, close: float, i: int, lane: int) -> float:
     """Return margin and profit of an isolated position at its close."""
-    quantity = position[spot(i, HELD.quantity, lane)]
-    profit = quantity * (close - position[spot(i, HELD.entry, lane)])
-    return float(position[spot(i, HELD.margin, lane)] + profit)
+    quantity = position[held_cell(i, HELD.quantity, lane)]
+    profit = quantity * (close - position[held_cell(i, HELD.entry, lane)])
+    return float(position[held_cell(i, HELD.margin, lane)] + profit)
 
 
 @inlined
@@ -168,7 +168,7 @@ def close_one(lanes: Lanes, is_isolated: bool) -> bool:
     close = lanes.prices[PRICE.close, 0]
     has_fallen = False
     for lane in range(LANES):
-        backing = position[spot(0, HELD.quantity, lane)] * close
+        backing = position[held_cell(0, HELD.quantity, lane)] * close
         if is_isolated:
             backing = find_backing(position, close, 0, lane)
 
@@ -298,7 +298,7 @@ def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     rate = lanes.prices[PRICE.maintenance_rate, i]
 
     for lane in range(LANES):
-        quantity = lanes.position[spot(i, HELD.quantity, lane)]
+        quantity = lanes.position[held_cell(i, HELD.quantity, lane)]
         notional = abs(quantity) * contract_notional
         gross = sum_before(account, WORK.gross, is_first, lane)
         needed = sum_before(account, WORK.needed, is_first, lane)
@@ -337,7 +337,7 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
         floor = tables.caps[i, k - 1]
         leverage = tables.leverages[i, k] / multiplier
         for lane in range(LANES):
-            notional = abs(lanes.position[spot(i, HELD.quantity, lane)]) * contract_notional
+            notional = abs(lanes.position[held_cell(i, HELD.quantity, lane)]) * contract_notional
             is_over = notional > floor
             leverage_before = account[cell(WORK.bracket_leverage, lane)]
             leverage_of_lane = select(is_over, leverage, leverage_before)
@@ -345,7 +345,7 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
         k += 1
 
     for lane in range(LANES):
-        notional = abs(lanes.position[spot(i, HELD.quantity, lane)]) * contract_notional
+        notional = abs(lanes.position[held_cell(i, HELD.quantity, lane)]) * contract_notional
         initial_before = sum_before(account, WORK.initial, is_first, lane)
         initial = notional / account[cell(WORK.bracket_leverage, lane)]
         account[cell(WORK.initial, lane)] = initial_before + initial
@@ -366,11 +366,11 @@ def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     rate = lanes.prices[PRICE.maintenance_rate, i]
 
     for lane in range(LANES):
-        notional = abs(position[spot(i, HELD.quantity, lane)]) * abs(close)
+        notional = abs(position[held_cell(i, HELD.quantity, lane)]) * abs(close)
         gross_before = sum_before(account, WORK.gross, is_first, lane)
         account[cell(WORK.gross, lane)] = gross_before + notional
 
-        posted = position[spot(i, HELD.margin, lane)]
+        posted = position[held_cell(i, HELD.margin, lane)]
         posted_before = sum_before(account, WORK.initial, is_first, lane)
         account[cell(WORK.initial, lane)] = posted_before + posted
 
@@ -395,8 +395,8 @@ def raise_peaks(terms: Terms, lanes: Lanes, n_instruments: int, lanes_at_peak: L
     """
     account = lanes.account
     while lanes_at_peak != 0:
-        lane = lowest(lanes_at_peak)
-        lanes_at_peak = drop_lowest(lanes_at_peak)
+        lane = pick_first(lanes_at_peak)
+        lanes_at_peak = drop_first(lanes_at_peak)
         needed, backing = measure_needed(terms, lanes, n_instruments, lane)
 
         peak_needed, peak_backing = raise_ratio(
@@ -426,7 +426,7 @@ def measure_needed(
     needed_of_worst = 0.0
     backing_of_worst = 1.0
     for i in range(n_instruments):
-        quantity = position[spot(i, HELD.quantity, lane)]
+        quantity = position[held_cell(i, HELD.quantity, lane)]
         if quantity == 0.0:
             continue
         close = lanes.prices[PRICE.close, i]
@@ -487,6 +487,6 @@ def keep_units(lanes: Lanes) -> None:
     for i in range(len(lanes.signal)):
         largest = 0.0
         for lane in range(LANES):
-            largest = max(largest, abs(lanes.position[spot(i, HELD.quantity, lane)]))
+            largest = max(largest, abs(lanes.position[held_cell(i, HELD.quantity, lane)]))
         lanes.largest_quantity[i] = GROWTH * largest
     lanes.cursor[CURSOR.has_bounds] = 0

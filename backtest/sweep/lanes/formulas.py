@@ -38,7 +38,7 @@ def find_block() -> _compile.Entry:
     paths.append(Path(__file__))
     texts = (path.read_text(encoding="utf-8") for path in paths)
     own = core.hash_texts(*texts, engine.hash_rules())[:12]
-    return _compile.Entry("take_block", own, compile_block)
+    return _compile.Entry("simulate_block", own, compile_block)
 
 
 def find_observed_texts(kind: type[Policy]) -> frozenset[str]:
@@ -71,7 +71,7 @@ def write_lane_formula(
     policy: Policy,
     columns: tuple[str, ...],
     varied: frozenset[str],
-    asked: frozenset[str],
+    swept: frozenset[str],
     read: frozenset[str],
     *,
     has_own_columns: bool,
@@ -79,10 +79,20 @@ def write_lane_formula(
     """Return the text and the name of a function that decides for all lanes of an instrument.
 
     A lane is the account of one parameter set. The function reads what all lanes share, and then
-    decides in a loop over lanes. Four sets of names decide its text: the ``columns`` that the
-    policy observes; the parameters that are ``varied`` over lanes, read in the loop; those that the
-    sets of the sweep have ``asked`` for, as others are constants if they are 0 or 1; and the fields
-    of the account that the policy ``read``.
+    decides in a loop over lanes. Its text is like this one::
+
+        def decide(target, params, seen, memory, shown, bar_numbers, count, time):
+            shared_half_life = params[64]
+            for lane in range(count):
+                account = AccountView(...)
+                bar = Bar(...)
+                settings = Params(params[lane], shared_half_life)
+                leverage = 1.0 * rule(settings, bar, account)
+                target[lane] = leverage + target[64 + lane]
+
+    Four sets of names decide it: the ``columns`` that the policy observes; the parameters that are
+    ``varied`` over lanes, read in the loop; those that are ``swept``, as others are constants if
+    they are 0 or 1; and the fields of the account that the policy ``read``.
 
     Its arguments are arrays of rows, with a number for each lane (:func:`make_ask`)::
 
@@ -112,7 +122,7 @@ def write_lane_formula(
         head=[
             "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",
             f"    venue = MarginRules({write_venue()})",
-            *write_shared(settings, shared, asked),
+            *write_shared(settings, shared, swept),
             *write_seen(columns, has_own_columns=has_own_columns),
             "    is_negative = False",
             "    for lane in range(count):",  # what follows is indented by 2 levels: ``depth``
@@ -144,7 +154,7 @@ def write_general_formula(
         policy,
         columns,
         varied=numbers,
-        asked=numbers,
+        swept=numbers,
         read=read,
         has_own_columns=has_own_columns,
     )
@@ -159,19 +169,19 @@ def write_venue() -> str:
 
 
 def write_shared(
-    settings: Mapping[str, Any], shared: Mapping[str, str], asked: frozenset[str]
+    settings: Mapping[str, Any], shared: Mapping[str, str], swept: frozenset[str]
 ) -> list[str]:
     """Return lines of code that read the parameters that lanes share, before the loop over lanes.
 
     ``settings`` are the parameters by name, with the values of one set: their kinds count.
     ``shared`` are the variables that the lines assign, by parameter. A parameter that is 0 or 1,
-    and is not among those ``asked`` by the sweep, is written as a constant: so the compiler drops
+    and is not among those ``swept`` by it, is written as a constant: so the compiler drops
     the branches that it rules out.
     """
     lines = []
     for k, (name, value) in enumerate(settings.items()):
         text = engine.read_parameter(f"params[{k * LANES}]", value)
-        if value in (0, 1) and name not in asked:
+        if value in (0, 1) and name not in swept:
             text = repr(value)
         lines.append(f"    {shared[name]} = {text}")
     return lines
@@ -221,17 +231,17 @@ def at_row(k: int) -> str:
 def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     """Return the compiled loop over lanes, an object file named ``own``.
 
-    ``given`` are sample arguments of :func:`.take_block`: numba compiles for their types.
+    ``given`` are sample arguments of :func:`.simulate_block`: numba compiles for their types.
 
     Numba compiles the modules of lanes as they are written, but for a few functions that need an
     instruction, an address or an unsigned number, which plain Python lacks. Each of these has a
     *twin*, written for numba. ``twins`` has them by the ``id`` of the function that they stand for;
-    the rules of the account have those of a run. ``pass_alone`` becomes a call of the compiled loop
-    of a run.
+    the rules of the account have those of a run. ``simulate_alone`` becomes a call of the compiled
+    loop of a run.
     """
     twins = engine.compile_account_rules(has_parts=False) | engine.compile_scalar_rules()
     twins[id(rows.cell)] = _compile.jit(find_cell, forceinline=True)
-    twins[id(rows.lowest)] = _compile.find_lowest
+    twins[id(rows.pick_first)] = _compile.find_lowest
     twins[id(rows.select)] = _compile.choose_number
     twins[id(rows.read_once)] = _compile.read_record
     twins[id(loop.ask_lanes)] = _compile.jit(make_ask(), forceinline=True)
@@ -239,8 +249,8 @@ def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
 
     # A lane that is simulated alone in a bar calls the loop of a run, which is compiled apart.
     given_to_run = list_arguments_of_run(given)
-    globals_of_loop["pass_alone"] = _compile.make_loop_call(given_to_run)
-    return _compile.compile_twin(loop.take_block, globals_of_loop, own, given)
+    globals_of_loop["simulate_alone"] = _compile.make_loop_call(given_to_run)
+    return _compile.compile_twin(loop.simulate_block, globals_of_loop, own, given)
 
 
 def find_cell(row: int, i: int) -> Any:
@@ -251,22 +261,22 @@ def find_cell(row: int, i: int) -> Any:
 def list_arguments_of_run(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return such arguments as the loop of a run takes, in its order, from those of a block.
 
-    The order is that of the call in :func:`.loop.pass_bar`. The call cannot use this list: numba
-    returns no records in a tuple.
+    The order is that of the call in :func:`.loop.simulate_bar`. The call cannot use this list:
+    numba returns no records in a tuple.
     """
-    terms, market, _policies, lanes, lone, _start, _stop = given
+    terms, market, _policies, lanes, single, _start, _stop = given
     first_bar = 0
     stop_bar = 1
     return (
         terms,
         *market,
-        lone.deciders,
-        lone.state,
-        lone.quotes,
-        lone.scratch,
-        lone.ledger,
+        single.deciders,
+        single.state,
+        single.quotes,
+        single.scratch,
+        single.ledger,
         lanes.tally,
-        lone.tape,
+        single.tape,
         first_bar,
         stop_bar,
     )

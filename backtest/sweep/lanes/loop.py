@@ -10,7 +10,7 @@ word                  what it is
 ====================  ============================================================================
 alone                 lanes that are simulated alone in a bar, as bits: bit k is lane k
 groups                groups of lanes in which one may trade, as bits
-lone run              account and records in which a lane is simulated alone in a bar
+single run              account and records in which a lane is simulated alone in a bar
 live, ended           a lane that decides; one that is ruined or over, and stays as it is
 busy                  ended lanes with something left to close or to earn, as bits
 local                 bar that a policy sees: counted from the first bar of its columns
@@ -49,11 +49,11 @@ from backtest.sweep.lanes.rows import (
     LanePolicies,
     Lanes,
     cell,
-    drop_lowest,
-    lowest,
+    drop_first,
+    held_cell,
     may_fill,
+    pick_first,
     select,
-    spot,
 )
 from backtest.sweep.lanes.trades import (
     fill_trades,
@@ -81,7 +81,7 @@ class BlockMarket(NamedTuple):
     log_returns: FloatArray
 
 
-class LoneRun(NamedTuple):
+class SingleRun(NamedTuple):
     """Account and records in which one lane at a time passes a bar, and the loop of a run.
 
     ``address`` is that of the compiled loop. ``deciders`` decide nothing, as the close of a bar is
@@ -98,7 +98,7 @@ class LoneRun(NamedTuple):
     first: int
 
 
-def pass_alone(address: Any, *arguments: Any) -> tuple[int, int]:
+def simulate_alone(address: Any, *arguments: Any) -> tuple[int, int]:
     """Call the loop of a run at an address; compiled code binds its own."""
     raise NotImplementedError
 
@@ -108,12 +108,12 @@ def ask_lanes(policies: LanePolicies, lanes: Lanes, i: int, time: int, local: in
     raise NotImplementedError
 
 
-def take_block(
+def simulate_block(
     terms: Terms,
     market: BlockMarket,
     policies: LanePolicies,
     lanes: Lanes,
-    lone: LoneRun,
+    single: SingleRun,
     start: int,
     stop: int,
 ) -> tuple[int, int]:
@@ -132,7 +132,7 @@ def take_block(
     market = by_reference(market)
     policies = by_reference(policies)
     lanes = by_reference(lanes)
-    lone = by_reference(lone)
+    single = by_reference(single)
     feed = market.feed
     clock = market.clock
     n_instruments = len(lanes.signal)
@@ -153,7 +153,7 @@ def take_block(
         # The same bar again in some of them, through the loop of a run.
         if alone != 0:
             quiet.write_before(terms, feed, lanes, t)
-            why = pass_lanes_alone(terms, market, lanes, lone, alone, t)
+            why = simulate_lanes_alone(terms, market, lanes, single, alone, t)
             if why != DONE:
                 return t, why
 
@@ -168,47 +168,47 @@ def take_block(
     return stop, DONE
 
 
-def pass_lanes_alone(
-    terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, alone: LaneBits, t: int
+def simulate_lanes_alone(
+    terms: Terms, market: BlockMarket, lanes: Lanes, single: SingleRun, alone: LaneBits, t: int
 ) -> int:
     """Simulate some lanes (accounts) in bar t one after another, by the loop of a single run.
 
     ``alone`` are these lanes, as bits. Each is copied, as it was before the bar, into the account
-    of ``lone``; simulated in it; and copied back. Returns DONE, or the fault of the first lane that
-    has one, which is not copied back: a fault ends the block.
+    of ``single``; simulated in it; and copied back. Returns DONE, or the fault of the first lane
+    that has one, which is not copied back: a fault ends the block.
     """
-    n_bars_before = t - lone.first
+    n_bars_before = t - single.first
     while alone != 0:
-        lane = lowest(alone)
-        alone = drop_lowest(alone)
-        r.take_out(lanes, terms, lone.state, t, n_bars_before, lane)
-        why = pass_bar(terms, market, lanes, lone, t)
+        lane = pick_first(alone)
+        alone = drop_first(alone)
+        r.take_out(lanes, terms, single.state, t, n_bars_before, lane)
+        why = simulate_bar(terms, market, lanes, single, t)
         if why != DONE:
             return why
-        r.put_back(lanes, terms, lone.state, t, lane)
+        r.put_back(lanes, terms, single.state, t, lane)
     return DONE
 
 
-def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: int) -> int:
-    """Simulate the account of ``lone`` in bar t by the loop of a single run; return why it stopped.
+def simulate_bar(terms: Terms, market: BlockMarket, lanes: Lanes, single: SingleRun, t: int) -> int:
+    """Simulate the account of ``single`` in bar t by the loop of a run; return why it stopped.
 
     The compiled loop is called by its address, which allows no keywords and no record of its own.
     So these are all arguments of :func:`.engine.loop.simulate_account`, in its order: the market,
     the account, what it writes, and the one bar from t to t + 1.
     """
-    _, why = pass_alone(
-        lone.address,
+    _, why = simulate_alone(
+        single.address,
         terms,
         market.feed,
         market.clock,
         market.log_returns,
-        lone.deciders,
-        lone.state,
-        lone.quotes,
-        lone.scratch,
-        lone.ledger,
+        single.deciders,
+        single.state,
+        single.quotes,
+        single.scratch,
+        single.ledger,
         lanes.tally,
-        lone.tape,
+        single.tape,
         t,
         t + 1,
     )
@@ -447,14 +447,14 @@ def end_lanes(terms: Terms, lanes: Lanes, n_instruments: int) -> None:
             continue
         account[cell(OWN.is_live, lane)] = r.ENDED
         for i in range(n_instruments):
-            position[spot(i, HELD.leverage, lane)] = math.nan
+            position[held_cell(i, HELD.leverage, lane)] = math.nan
         busy |= is_busy(terms, lanes, n_instruments, lane) << lane
 
     # A lane that is live may have come back with one instrument halted, which is muted then.
     lanes.cursor[CURSOR.busy] = busy
     for i in range(n_instruments):
         for lane in range(LANES):
-            position[spot(i, HELD.muted, lane)] = find_muted(lanes, i, lane)
+            position[held_cell(i, HELD.muted, lane)] = find_muted(lanes, i, lane)
 
 
 def is_busy(terms: Terms, lanes: Lanes, n_instruments: int, lane: int) -> bool:
@@ -467,7 +467,7 @@ def is_busy(terms: Terms, lanes: Lanes, n_instruments: int, lane: int) -> bool:
     if terms.has_interest and account[cell(WALLET.cash, lane)] != 0.0:
         return True
     for i in range(n_instruments):
-        if lanes.position[spot(i, HELD.quantity, lane)] != 0.0:
+        if lanes.position[held_cell(i, HELD.quantity, lane)] != 0.0:
             return True
 
     unit = account[cell(WALLET.unit, lane)]
@@ -483,7 +483,7 @@ def find_muted(lanes: Lanes, i: int, lane: int) -> float:
     NaN is no decision. It is added to the leverage instead of a branch by lane.
     """
     is_deciding = lanes.account[cell(OWN.is_live, lane)] == r.LIVE
-    is_deciding &= lanes.position[spot(i, HELD.is_halted, lane)] == 0.0
+    is_deciding &= lanes.position[held_cell(i, HELD.is_halted, lane)] == 0.0
     return select(is_deciding, 0.0, math.nan)
 
 
@@ -516,7 +516,7 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
 
         if lanes.is_pending[i] == 0:
             for lane in range(LANES):
-                lanes.position[spot(i, HELD.leverage, lane)] = math.nan
+                lanes.position[held_cell(i, HELD.leverage, lane)] = math.nan
             continue
 
         if policies.wants_bar:
@@ -541,7 +541,7 @@ def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
     for lane in range(LANES):
         is_known = local >= policies.known[cell(i, lane)]
         muted = select(is_known, find_muted(lanes, i, lane), math.nan)
-        lanes.position[spot(i, HELD.muted, lane)] = muted
+        lanes.position[held_cell(i, HELD.muted, lane)] = muted
 
 
 def keep_memory(policies: LanePolicies, i: int, local: int) -> None:
@@ -620,16 +620,16 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t
     contract_notional = abs(lanes.prices[PRICE.close, i])
     is_isolated = terms.rules.brackets.are_isolated[i] != 0
     for lane in range(LANES):
-        quantity = position[spot(i, HELD.quantity, lane)]
+        quantity = position[held_cell(i, HELD.quantity, lane)]
         equity = account[cell(WALLET.equity, lane)]
         has_leverage = (quantity != 0.0) & (equity > 0.0)
         leverage = quantity * contract_notional / equity if has_leverage else 0.0
 
         shown[cell(SEEN_LEVERAGE, lane)] = leverage
         shown[cell(SEEN_POSITION, lane)] = quantity
-        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, HELD.last_stop, lane)]
+        shown[cell(SINCE_STOP, lane)] = t - position[held_cell(i, HELD.last_stop, lane)]
 
-        liquidation_alone = position[spot(i, HELD.last_hit, lane)]
+        liquidation_alone = position[held_cell(i, HELD.last_hit, lane)]
         liquidation_of_pool = account[cell(WALLET.since_pool, lane)]
         last_liquidation = select(is_isolated, liquidation_alone, liquidation_of_pool)
         shown[cell(SINCE_LIQUIDATION, lane)] = t - last_liquidation

@@ -41,13 +41,13 @@ from backtest.sweep.lanes.rows import (
     LaneBits,
     Lanes,
     cell,
+    held_cell,
     is_listed,
     make_kind,
     may_fill,
     quote_open,
     read_rules,
     select,
-    spot,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def write_costs(lanes: Lanes, i: int) -> None:
         # Slippage moves the price, and the fee is of the price moved.
         price_ratio = 1.0 + rules.slippage
         cost = (rules.slippage * price_ratio + rules.fee * price_ratio) * SLACK
-        lanes.position[spot(i, HELD.cost, lane)] = cost
+        lanes.position[held_cell(i, HELD.cost, lane)] = cost
 
 
 @inlined
@@ -318,8 +318,8 @@ def begin_payments(lanes: Lanes, n_instruments: int) -> None:
         return
     for i in range(n_instruments):
         for lane in range(LANES):
-            margin = position[spot(i, HELD.margin, lane)]
-            position[spot(i, HELD.margin_before, lane)] = margin
+            margin = position[held_cell(i, HELD.margin, lane)]
+            position[held_cell(i, HELD.margin_before, lane)] = margin
 
 
 def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
@@ -371,13 +371,13 @@ def pay_funding(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: i
     position = lanes.position
     if is_isolated:
         for lane in range(LANES):
-            paid = compute_payment(position[spot(i, HELD.quantity, lane)], value, rate)
-            position[spot(i, HELD.margin, lane)] -= paid
+            paid = compute_payment(position[held_cell(i, HELD.quantity, lane)], value, rate)
+            position[held_cell(i, HELD.margin, lane)] -= paid
             account[cell(WORK.funded, lane)] += paid
         return
 
     for lane in range(LANES):
-        paid = compute_payment(position[spot(i, HELD.quantity, lane)], value, rate)
+        paid = compute_payment(position[held_cell(i, HELD.quantity, lane)], value, rate)
         account[cell(WALLET.cash, lane)] -= paid
         account[cell(WORK.funded, lane)] += paid
 
@@ -399,9 +399,9 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     for i in range(len(lanes.signal)):
         is_isolated = terms.rules.brackets.are_isolated[i] != 0
         for lane in range(LANES):
-            margin = position[spot(i, HELD.margin, lane)]
-            quantity = position[spot(i, HELD.quantity, lane)]
-            price_paid = quantity * position[spot(i, HELD.entry, lane)]
+            margin = position[held_cell(i, HELD.margin, lane)]
+            quantity = position[held_cell(i, HELD.quantity, lane)]
+            price_paid = quantity * position[held_cell(i, HELD.entry, lane)]
             account[cell(WORK.interest_base, lane)] += select(is_isolated, margin, price_paid)
 
     # The rates that were known at the last close hold for the time since then.
@@ -487,8 +487,8 @@ def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, LaneBits]:
             may_any_fail |= not spare > 0.0  # a NaN fails too
 
             rules = read_rules(lanes.numbers, kind, NO_TABLE, 0, lane)
-            quantity_held = lanes.position[spot(0, HELD.quantity, lane)]
-            leverage_decided = lanes.position[spot(0, HELD.leverage, lane)]
+            quantity_held = lanes.position[held_cell(0, HELD.quantity, lane)]
+            leverage_decided = lanes.position[held_cell(0, HELD.leverage, lane)]
             has_order |= is_out_of_band(
                 rules, quote, equity, quantity_held, leverage_decided, signal
             )
@@ -529,14 +529,14 @@ def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[f
     """
     account = lanes.account
     position = lanes.position
-    quantity = position[spot(0, HELD.quantity, lane)]
+    quantity = position[held_cell(0, HELD.quantity, lane)]
     cash = account[cell(WALLET.cash, lane)]
 
     # What the position adds to the cash: a cross one paid for its contracts, an isolated one not.
     backing = quantity * value
     if kind.is_isolated:
-        profit = quantity * (value - position[spot(0, HELD.entry, lane)])
-        backing = position[spot(0, HELD.margin, lane)] + profit
+        profit = quantity * (value - position[held_cell(0, HELD.entry, lane)])
+        backing = position[held_cell(0, HELD.margin, lane)] + profit
     worth = cash + backing
 
     loss = abs(quantity) * lanes.prices[PRICE.loss_bound, 0]
@@ -633,7 +633,7 @@ def add_worth(lanes: Lanes, i: int) -> None:
     value = lanes.prices[PRICE.open, i]
     loss_per_contract = lanes.prices[PRICE.loss_bound, i]
     for lane in range(LANES):
-        quantity = lanes.position[spot(i, HELD.quantity, lane)]
+        quantity = lanes.position[held_cell(i, HELD.quantity, lane)]
         account[cell(WORK.worth, lane)] += quantity * value
         account[cell(WORK.loss, lane)] += abs(quantity) * loss_per_contract
 
@@ -650,9 +650,9 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
     value = lanes.prices[PRICE.open, i]
     loss_per_contract = lanes.prices[PRICE.loss_bound, i]
     for lane in range(LANES):
-        quantity = position[spot(i, HELD.quantity, lane)]
-        margin = position[spot(i, HELD.margin, lane)]
-        profit = quantity * (value - position[spot(i, HELD.entry, lane)])
+        quantity = position[held_cell(i, HELD.quantity, lane)]
+        margin = position[held_cell(i, HELD.margin, lane)]
+        profit = quantity * (value - position[held_cell(i, HELD.entry, lane)])
         worth = account[cell(WORK.worth, lane)]
         account[cell(WORK.worth, lane)] = worth + margin + profit
 
@@ -682,8 +682,8 @@ def find_groups(lanes: Lanes, i: int) -> GroupBits:
             lane = group * GROUP + k
             rules = read_rules(lanes.numbers, kind, NO_TABLE, i, lane)
             equity = lanes.account[cell(WORK.worth, lane)]
-            quantity_held = lanes.position[spot(i, HELD.quantity, lane)]
-            leverage_decided = lanes.position[spot(i, HELD.leverage, lane)]
+            quantity_held = lanes.position[held_cell(i, HELD.quantity, lane)]
+            leverage_decided = lanes.position[held_cell(i, HELD.leverage, lane)]
             has_order |= is_out_of_band(
                 rules, quote, equity, quantity_held, leverage_decided, signal
             )

@@ -1,8 +1,8 @@
 """The rows of a block of accounts, and how one lane is taken out and put back.
 
 A block holds 64 accounts (lanes) side by side: ``account[cell(ROW, lane)]`` is a number of the
-account, ``position[spot(i, ROW, lane)]`` one of its position in instrument i,
-``numbers[term(i, ROW, lane)]`` one of the instrument's terms (:data:`NUMBERS`).
+account, ``position[held_cell(i, ROW, lane)]`` one of its position in instrument i,
+``numbers[term_cell(i, ROW, lane)]`` one of the instrument's terms (:data:`NUMBERS`).
 """
 
 from __future__ import annotations
@@ -326,14 +326,17 @@ def has_bit(bits: int, k: int) -> bool:
     return (bits >> k) & 1 != 0
 
 
-def lowest(bits: int) -> int:
-    """Return the place of the lowest bit that is set; compiled code binds an instruction."""
+def pick_first(bits: int) -> int:
+    """Return the first member of a set that is given as bits: the place of its lowest bit.
+
+    Compiled code has an instruction for it.
+    """
     return (int(bits) & -int(bits)).bit_length() - 1
 
 
 @inlined
-def drop_lowest(bits: int) -> int:
-    """Return a set, as bits, without its lowest member: :func:`lowest` then gives the next one."""
+def drop_first(bits: int) -> int:
+    """Return a set, given as bits, without its first member, which :func:`pick_first` returns."""
     return bits & (bits - 1)
 
 
@@ -343,13 +346,13 @@ def cell(row: int, lane: int) -> int:
 
 
 @inlined
-def spot(i: int, row: int, lane: int) -> int:
+def held_cell(i: int, row: int, lane: int) -> int:
     """Return the place of a lane's number in a row of ``Lanes.position``, of instrument i."""
     return cell(i * N_POSITION + row, lane)
 
 
 @inlined
-def term(i: int, row: int, lane: int) -> int:
+def term_cell(i: int, row: int, lane: int) -> int:
     """Return the place of a lane's number in a row of ``Lanes.numbers``, of instrument i."""
     return cell(i * N_NUMBERS + row, lane)
 
@@ -409,8 +412,8 @@ def keep_lanes(lanes: Lanes, alone: LaneBits, n_instruments: int, is_paying: boo
     """
     count_reasons(lanes, alone)
     while alone != 0:
-        lane = lowest(alone)
-        alone = drop_lowest(alone)
+        lane = pick_first(alone)
+        alone = drop_first(alone)
         keep_lane(lanes, n_instruments, is_paying, lane)
 
 
@@ -425,7 +428,7 @@ def count_reasons(lanes: Lanes, alone: LaneBits) -> None:
         lanes_of_reason = lanes.alone_for[reason] & uncounted
         uncounted &= ~lanes_of_reason
         while lanes_of_reason != 0:
-            lanes_of_reason = drop_lowest(lanes_of_reason)
+            lanes_of_reason = drop_first(lanes_of_reason)
             lanes.counts[reason] += 1
 
 
@@ -453,14 +456,14 @@ def keep_lane(lanes: Lanes, n_instruments: int, is_paying: bool, lane: int) -> N
 
     for i in range(n_instruments):
         for row in range(HELD_ROWS):
-            lanes.kept_position[spot(i, row, lane)] = position[spot(i, row, lane)]
+            lanes.kept_position[held_cell(i, row, lane)] = position[held_cell(i, row, lane)]
         if is_paying and lanes.has_isolated:
-            margin_before = position[spot(i, HELD.margin_before, lane)]
-            lanes.kept_position[spot(i, HELD.margin, lane)] = margin_before
+            margin_before = position[held_cell(i, HELD.margin_before, lane)]
+            lanes.kept_position[held_cell(i, HELD.margin, lane)] = margin_before
 
         # A lane that is planned to hold what it holds trades nothing.
-        quantity = position[spot(i, HELD.quantity, lane)]
-        position[spot(i, HELD.quantity_after, lane)] = quantity
+        quantity = position[held_cell(i, HELD.quantity, lane)]
+        position[held_cell(i, HELD.quantity_after, lane)] = quantity
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
@@ -486,7 +489,7 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
     for i in range(len(state.positions)):
         take_position_out(lanes, terms, state, i, t, lane)
         for row in range(N_NUMBERS):
-            terms.numbers[i, row] = lanes.numbers[term(i, row, lane)]
+            terms.numbers[i, row] = lanes.numbers[term_cell(i, row, lane)]
 
     # Lanes move on together, so they share the next settlement and the next flow.
     state.cursor[FUNDING_NEXT] = lanes.cursor[CURSOR.settlement]
@@ -512,21 +515,21 @@ def take_position_out(
     """
     kept = lanes.kept_position
     position = state.positions[i]
-    quantity = kept[spot(i, HELD.quantity, lane)]
+    quantity = kept[held_cell(i, HELD.quantity, lane)]
     position.quantity = quantity
-    position.entry = kept[spot(i, HELD.entry, lane)]
+    position.entry = kept[held_cell(i, HELD.entry, lane)]
     # The contract value at which the position was last valued: none if nothing is held.
     position.marked = 0.0
     if quantity != 0.0:
         position.marked = lanes.prices[PRICE.close_before, i]
-    position.margin = kept[spot(i, HELD.margin, lane)]
-    position.best = kept[spot(i, HELD.best, lane)]
+    position.margin = kept[held_cell(i, HELD.margin, lane)]
+    position.best = kept[held_cell(i, HELD.best, lane)]
 
     # What was decided at the last close.
-    position.leverage = kept[spot(i, HELD.leverage, lane)]
+    position.leverage = kept[held_cell(i, HELD.leverage, lane)]
     position.signal = lanes.signal[i]
     position.is_pending = lanes.is_pending[i]
-    position.is_halted = int(kept[spot(i, HELD.is_halted, lane)])
+    position.is_halted = int(kept[held_cell(i, HELD.is_halted, lane)])
     position.factor = 1.0
     position.last_funding = lanes.last_funding[i]
 
@@ -535,8 +538,8 @@ def take_position_out(
     t_before = t - 1.0
     position.since = state.wallet.since_pool
     if terms.rules.brackets.are_isolated[i]:
-        position.since = t_before - kept[spot(i, HELD.last_hit, lane)]
-    position.since_stop = t_before - kept[spot(i, HELD.last_stop, lane)]
+        position.since = t_before - kept[held_cell(i, HELD.last_hit, lane)]
+    position.since_stop = t_before - kept[held_cell(i, HELD.last_stop, lane)]
 
 
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
@@ -585,15 +588,15 @@ def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: i
     """
     position = state.positions[i]
     held = lanes.position
-    held[spot(i, HELD.quantity, lane)] = position.quantity
-    held[spot(i, HELD.entry, lane)] = position.entry
-    held[spot(i, HELD.margin, lane)] = position.margin
-    held[spot(i, HELD.best, lane)] = position.best
+    held[held_cell(i, HELD.quantity, lane)] = position.quantity
+    held[held_cell(i, HELD.entry, lane)] = position.entry
+    held[held_cell(i, HELD.margin, lane)] = position.margin
+    held[held_cell(i, HELD.best, lane)] = position.best
 
     # Lanes keep the bar of the last stop and liquidation, runs the bars since.
-    held[spot(i, HELD.last_stop, lane)] = t - position.since_stop
-    held[spot(i, HELD.last_hit, lane)] = t - position.since
-    held[spot(i, HELD.is_halted, lane)] = position.is_halted
+    held[held_cell(i, HELD.last_stop, lane)] = t - position.since_stop
+    held[held_cell(i, HELD.last_hit, lane)] = t - position.since
+    held[held_cell(i, HELD.is_halted, lane)] = position.is_halted
 
     # 0: written anew before they are read again.
     lanes.has_stops[i] = 0
@@ -682,23 +685,23 @@ def read_rules(
             multiplier=1.0,
             initial_multiplier=1.0,
         ),
-        lot=numbers[term(i, NUMBER.lot, lane)],
-        min_notional=numbers[term(i, NUMBER.min_notional, lane)],
-        fee=numbers[term(i, NUMBER.fee, lane)],
-        taker=numbers[term(i, NUMBER.taker, lane)],
-        slippage=numbers[term(i, NUMBER.slippage, lane)],
-        impact=numbers[term(i, NUMBER.impact, lane)],
-        participation=numbers[term(i, NUMBER.participation, lane)],
+        lot=numbers[term_cell(i, NUMBER.lot, lane)],
+        min_notional=numbers[term_cell(i, NUMBER.min_notional, lane)],
+        fee=numbers[term_cell(i, NUMBER.fee, lane)],
+        taker=numbers[term_cell(i, NUMBER.taker, lane)],
+        slippage=numbers[term_cell(i, NUMBER.slippage, lane)],
+        impact=numbers[term_cell(i, NUMBER.impact, lane)],
+        participation=numbers[term_cell(i, NUMBER.participation, lane)],
         liquidation_mode=0,
         liquidation_fee=0.0,
         liquidation_slippage=0.0,
         step=0.0,
         full_below=0.0,
         is_funded_by_wallet=False,
-        min_leverage=numbers[term(i, NUMBER.min_leverage, lane)],
-        max_leverage=numbers[term(i, NUMBER.max_leverage, lane)],
-        band=numbers[term(i, NUMBER.band, lane)],
-        stop_loss=numbers[term(i, NUMBER.stop_loss, lane)],
+        min_leverage=numbers[term_cell(i, NUMBER.min_leverage, lane)],
+        max_leverage=numbers[term_cell(i, NUMBER.max_leverage, lane)],
+        band=numbers[term_cell(i, NUMBER.band, lane)],
+        stop_loss=numbers[term_cell(i, NUMBER.stop_loss, lane)],
         has_limits=False,
         rounds_price=False,
         tick=0.0,
@@ -709,13 +712,13 @@ def read_rules(
         order_fee=0.0,
         liquidation_impact=0.0,
         has_exits=False,
-        take_profit=numbers[term(i, NUMBER.take_profit, lane)],
-        trailing_stop=numbers[term(i, NUMBER.trailing_stop, lane)],
+        take_profit=numbers[term_cell(i, NUMBER.take_profit, lane)],
+        trailing_stop=numbers[term_cell(i, NUMBER.trailing_stop, lane)],
         is_stop_distance=kind.is_stop_distance,
         is_profit_distance=kind.is_profit_distance,
         is_trail_distance=kind.is_trail_distance,
         full_below_health=0.0,
-        margin_share=numbers[term(i, NUMBER.margin_share, lane)],
+        margin_share=numbers[term_cell(i, NUMBER.margin_share, lane)],
     )
 
 

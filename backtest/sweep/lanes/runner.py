@@ -470,10 +470,10 @@ def locate_formulas(
     A short one does not wait for the compiler: it takes whichever kind is compiled. Raises
     BlockFault if neither is; the sets are then run one by one.
     """
-    asked = frozenset(task.sets)  # the names of the sweep's parameters
+    swept = frozenset(task.sets)  # the names of the sweep's parameters
     columns_differ = b.has_own_columns(columns)
     with COMPILER_LOCK:
-        recipes = write_formulas(setup, varied, asked, has_own_columns=columns_differ)
+        recipes = write_formulas(setup, varied, swept, has_own_columns=columns_differ)
         if task.waits_for_compiler or all(map(is_formula_compiled, recipes)):
             return BlockFormulas([*map(locate_lane_formula, recipes)], columns_differ)
 
@@ -488,7 +488,7 @@ def locate_formulas(
 
 
 def write_formulas(
-    setup: Setup, varied: frozenset[str], asked: frozenset[str], *, has_own_columns: bool
+    setup: Setup, varied: frozenset[str], swept: frozenset[str], *, has_own_columns: bool
 ) -> list[Recipe]:
     """Return the formulas of a setup, one a policy, for what its sets vary: texts and names."""
     recipes = []
@@ -498,7 +498,7 @@ def write_formulas(
             observed.policy,
             columns,
             varied,
-            asked,
+            swept,
             read=b.find_read(observed.policy, columns),
             has_own_columns=has_own_columns,
         )

@@ -63,17 +63,17 @@ from backtest.sweep.lanes.rows import (
     Lanes,
     Table,
     cell,
-    drop_lowest,
+    drop_first,
     has_bit,
+    held_cell,
     is_listed,
-    lowest,
     make_kind,
     may_fill,
+    pick_first,
     quote_open,
     read_once,
     read_rules,
     select,
-    spot,
     sum_before,
 )
 
@@ -295,8 +295,8 @@ def plan(lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int) -> 
 
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
-        group = lowest(groups)
-        groups = drop_lowest(groups)
+        group = pick_first(groups)
+        groups = drop_first(groups)
         answers = plan_group(arrays, kind, table, is_first, group, i)
         is_trading |= answers.is_trading
         exceeds_bound |= answers.exceeds_bound
@@ -318,7 +318,7 @@ def plan_group(
     Writes three numbers of each lane: ``quantity_after``, the contracts that it will hold;
     ``notional_after``, the largest notional that it has on the way there; and ``spare``, the money
     that is left after the worst of the bar. A lane with nothing to spare may fail. ``cell`` is the
-    place of a row of the account, ``spot`` of a row of position i.
+    place of a row of the account, ``held_cell`` of a row of position i.
 
     ``is_first``: this position begins the sums of a lane over its positions. The sums and the spare
     of the positions before are read and written over, so positions are planned one after another.
@@ -333,7 +333,7 @@ def plan_group(
     for k in range(GROUP):
         lane = group * GROUP + k
         rules = read_rules(lanes.numbers, kind, table, i, lane)
-        quantity = position[spot(i, HELD.quantity, lane)]
+        quantity = position[held_cell(i, HELD.quantity, lane)]
 
         # The equity at the fill. An account of one cross position may come here without the look at
         # the open that writes the row ``worth``, so its equity is computed again.
@@ -352,7 +352,7 @@ def plan_group(
 
         account[cell(WORK.spare, lane)] = spare
         account[cell(WORK.notional_after, lane)] = stake.notional_after
-        position[spot(i, HELD.quantity_after, lane)] = quantity_after
+        position[held_cell(i, HELD.quantity_after, lane)] = quantity_after
         is_trading |= quantity_after != quantity
         exceeds_bound |= stake.notional_after > largest_notional
         may_fail |= not spare > 0.0  # a NaN fails too
@@ -373,8 +373,8 @@ def size_order(
     side is negative. Products are formed as in a run (:mod:`backtest.account.orders`), so both have
     the same bits. ``select(condition, a, b)`` is ``a if condition else b`` without a branch.
     """
-    quantity = lanes.position[spot(i, HELD.quantity, lane)]
-    leverage = lanes.position[spot(i, HELD.leverage, lane)]
+    quantity = lanes.position[held_cell(i, HELD.quantity, lane)]
+    leverage = lanes.position[held_cell(i, HELD.leverage, lane)]
     signal = lanes.signal[i]
     contract_notional = abs(quote.fill)
     side = select(signal > 0.0, 1.0, -1.0)
@@ -482,13 +482,13 @@ def measure_stake(
     or wallet.
     """
     position = lanes.position
-    quantity = position[spot(i, HELD.quantity, lane)]
+    quantity = position[held_cell(i, HELD.quantity, lane)]
     contract_notional = abs(quote.fill)
     notional = bound_notional(kind, order, quantity, quantity_after, contract_notional)
 
     # The cost of the order. Per unit of notional, fee and slippage are the same in all bars of a
     # chunk (:func:`.quiet.write_costs`); impact grows with the order.
-    cost_rate = position[spot(i, HELD.cost, lane)]
+    cost_rate = position[held_cell(i, HELD.cost, lane)]
     if kind.has_impact:
         cost_rate = bound_cost(rules, quote, order)
     cost = cost_rate * notional.moved
@@ -503,34 +503,41 @@ def measure_stake(
     # An order that lanes have no rule for gets an infinite loss, which no money can bear.
     initial = notional.after * lanes.prices[PRICE.initial_rate, i]
     loss = select(lacks_lane_rule(rules, order, initial, cost), math.inf, loss)
-    # The pool backs a cross position, so what only an isolated one has is 0 here.
-    if not kind.is_isolated:
+    if kind.is_isolated:
+        profit = quantity * (quote.fill - position[held_cell(i, HELD.entry, lane)])
         return Stake(
             loss=loss,
             cost=cost,
             notional_after=notional.after,
-            initial=initial,
-            backing=0.0,
-            notional_grown=0.0,
-            is_cut=False,
+            initial=0.0,
+            backing=position[held_cell(i, HELD.margin, lane)] + profit,
+            notional_grown=(abs(quantity_after) - abs(quantity)) * contract_notional,
+            is_cut=may_be_cut(lanes, order, cost, i),
         )
 
-    # An isolated position is backed by its margin and its profit. Its order may be cut by the
-    # largest notional of the margin table, or where the wallet cannot post its margin.
-    profit = quantity * (quote.fill - position[spot(i, HELD.entry, lane)])
-    initial_wanted = order.notional_wanted * lanes.prices[PRICE.initial_rate, i]
-    # SLACK, just over 1, allows for rounding.
-    is_cut = order.target * SLACK > lanes.prices[PRICE.largest_notional, i]
-    is_cut |= initial_wanted + cost > order.worth
+    # The pool backs a cross position, so what only an isolated one has is 0 here.
     return Stake(
         loss=loss,
         cost=cost,
         notional_after=notional.after,
-        initial=0.0,
-        backing=position[spot(i, HELD.margin, lane)] + profit,
-        notional_grown=(abs(quantity_after) - abs(quantity)) * contract_notional,
-        is_cut=is_cut,
+        initial=initial,
+        backing=0.0,
+        notional_grown=0.0,
+        is_cut=False,
     )
+
+
+@inlined
+def may_be_cut(lanes: Lanes, order: LaneOrder, cost: float, i: int) -> bool:
+    """Return whether margin table or wallet may cut the order of an isolated position.
+
+    The table allows a largest notional. The wallet must post the initial margin and pay the
+    ``cost``: money. SLACK, just over 1, allows for rounding.
+    """
+    initial_wanted = order.notional_wanted * lanes.prices[PRICE.initial_rate, i]
+    is_over_table = order.target * SLACK > lanes.prices[PRICE.largest_notional, i]
+    is_over_wallet = initial_wanted + cost > order.worth
+    return bool(is_over_table | is_over_wallet)
 
 
 @inlined
@@ -759,11 +766,11 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
 
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
-        group = lowest(groups)
-        groups = drop_lowest(groups)
+        group = pick_first(groups)
+        groups = drop_first(groups)
         for k in range(GROUP):
             lane = group * GROUP + k
-            contracts = abs(lanes.position[spot(i, HELD.quantity, lane)])
+            contracts = abs(lanes.position[held_cell(i, HELD.quantity, lane)])
             loss_before = sum_before(account, WORK.loss, is_first, lane)
             committed_before = sum_before(account, WORK.committed, is_first, lane)
 
@@ -838,10 +845,10 @@ def add_gross_bound(lanes: Lanes, i: int) -> None:
     kind = make_cross(has_rounding=False, is_only=False)
     for lane in range(LANES):
         rules = read_rules(lanes.numbers, kind, NO_TABLE, i, lane)
-        notional_held = abs(position[spot(i, HELD.quantity, lane)]) * contract_notional
+        notional_held = abs(position[held_cell(i, HELD.quantity, lane)]) * contract_notional
 
         equity = account[cell(WORK.worth, lane)]
-        leverage = position[spot(i, HELD.leverage, lane)]
+        leverage = position[held_cell(i, HELD.leverage, lane)]
         target = a.compute_target(rules, quote, equity, leverage, signal)
         is_larger = is_pending & (target > notional_held)
         account[cell(WORK.gross_bound, lane)] += select(is_larger, target, notional_held)
@@ -915,8 +922,8 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
     quote = quote_open(lanes.prices, i)
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
-        group = lowest(groups)
-        groups = drop_lowest(groups)
+        group = pick_first(groups)
+        groups = drop_first(groups)
         for k in range(GROUP):
             fill_lane(lanes, kind, table, quote, turn, i, group * GROUP + k)
 
@@ -932,21 +939,21 @@ def fill_lane(
 
     There is no branch on what differs between lanes, so that lanes are computed side by side: a
     lane whose ``turn`` it is not (see :func:`fill_trades`) trades to what it holds, which changes
-    nothing. ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
+    nothing. ``cell`` is the place of a row of the account, ``held_cell`` of a row of position i.
     """
     account = lanes.account
     position = lanes.position
     rules = read_rules(lanes.numbers, kind, table, i, lane)
-    quantity = position[spot(i, HELD.quantity, lane)]
-    entry = position[spot(i, HELD.entry, lane)]
+    quantity = position[held_cell(i, HELD.quantity, lane)]
+    entry = position[held_cell(i, HELD.entry, lane)]
     cash = account[cell(WALLET.cash, lane)]
-    quantity_after = position[spot(i, HELD.quantity_after, lane)]
+    quantity_after = position[held_cell(i, HELD.quantity_after, lane)]
 
     # A cash below 0 posts no margin: an isolated position trades with none, and the debt stays.
     margin_posted = 0.0
     available = cash
     if kind.is_isolated:
-        margin_posted = position[spot(i, HELD.margin, lane)]
+        margin_posted = position[held_cell(i, HELD.margin, lane)]
         available = max(cash, 0.0)
         is_its_turn = is_in_turn(turn, quantity, quantity_after)
         quantity_after = select(is_its_turn, quantity_after, quantity)
@@ -959,17 +966,17 @@ def fill_lane(
     # The cash: of an isolated position, changed by what its trade took from what was available.
     if kind.is_isolated:
         account[cell(WALLET.cash, lane)] = cash + (done.balances.cash - available)
-        position[spot(i, HELD.margin, lane)] = held_after.margin
+        position[held_cell(i, HELD.margin, lane)] = held_after.margin
     else:
         account[cell(WALLET.cash, lane)] = done.balances.cash
 
     # The position. The best price of one that opens or flips, from which a stop trails, starts at
     # the entry.
     is_new = quantity * held_after.quantity <= 0.0
-    best = position[spot(i, HELD.best, lane)]
-    position[spot(i, HELD.best, lane)] = select(is_new, held_after.entry, best)
-    position[spot(i, HELD.quantity, lane)] = held_after.quantity
-    position[spot(i, HELD.entry, lane)] = held_after.entry
+    best = position[held_cell(i, HELD.best, lane)]
+    position[held_cell(i, HELD.best, lane)] = select(is_new, held_after.entry, best)
+    position[held_cell(i, HELD.quantity, lane)] = held_after.quantity
+    position[held_cell(i, HELD.entry, lane)] = held_after.entry
 
     count_fill(account, kind, done, lane)
 
@@ -1025,8 +1032,8 @@ def find_exits(terms: a.Terms, lanes: Lanes, n_instruments: int, is_planned: boo
         low = min(prices[PRICE.open, i], prices[PRICE.last_low, i])
         high = max(prices[PRICE.open, i], prices[PRICE.last_high, i])
         for lane in range(LANES):
-            is_reached = low <= position[spot(i, HELD.stop_low, lane)]
-            is_reached |= high >= position[spot(i, HELD.stop_high, lane)]
+            is_reached = low <= position[held_cell(i, HELD.stop_low, lane)]
+            is_reached |= high >= position[held_cell(i, HELD.stop_high, lane)]
             lanes_alone |= is_reached << lane
     return lanes_alone
 
@@ -1056,8 +1063,8 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     quote = quote_open(lanes.prices, i)
     groups = lanes.cursor[CURSOR.groups] if is_planned else ALL_GROUPS
     while groups != 0:
-        group = lowest(groups)
-        groups = drop_lowest(groups)
+        group = pick_first(groups)
+        groups = drop_first(groups)
         for k in range(GROUP):
             lane = group * GROUP + k
             rules = read_rules(lanes.numbers, kind, table, i, lane)
@@ -1099,8 +1106,10 @@ def write_stops_of_lane(
     is_short = tested.quantity < 0.0
     low_unless_long = pick_level(is_short, take_profit, -math.inf)
     high_unless_long = pick_level(is_short, stop, math.inf)
-    position[spot(i, HELD.stop_low, lane)] = pick_level(is_long, stop, low_unless_long)
-    position[spot(i, HELD.stop_high, lane)] = pick_level(is_long, take_profit, high_unless_long)
+    position[held_cell(i, HELD.stop_low, lane)] = pick_level(is_long, stop, low_unless_long)
+    position[held_cell(i, HELD.stop_high, lane)] = pick_level(
+        is_long, take_profit, high_unless_long
+    )
 
 
 class FollowedPosition(NamedTuple):
@@ -1126,8 +1135,8 @@ def find_followed(
     as its best.
     """
     held = pick_held(position, i, lane)
-    best = position[spot(i, HELD.best, lane)]
-    quantity_after = position[spot(i, HELD.quantity_after, lane)]
+    best = position[held_cell(i, HELD.best, lane)]
+    quantity_after = position[held_cell(i, HELD.quantity_after, lane)]
     planned = trade_lane(rules, a.Balances(0.0, held), quote, quantity_after).balances.position
 
     is_new = is_planned & (held.quantity * planned.quantity <= 0.0)
@@ -1140,8 +1149,8 @@ def find_followed(
 @inlined
 def pick_held(position: FloatArray, i: int, lane: int) -> a.Position:
     """Return what a lane holds of an instrument; prices need no margin of it."""
-    quantity = position[spot(i, HELD.quantity, lane)]
-    entry = position[spot(i, HELD.entry, lane)]
+    quantity = position[held_cell(i, HELD.quantity, lane)]
+    entry = position[held_cell(i, HELD.entry, lane)]
     return a.Position(quantity, entry, 0.0, 0.0)
 
 
@@ -1176,5 +1185,5 @@ def follow_bests(lanes: Lanes, n_instruments: int) -> None:
 
         for lane in range(LANES):
             held = pick_held(position, i, lane)
-            best = position[spot(i, HELD.best, lane)]
-            position[spot(i, HELD.best, lane)] = a.follow_prices(best, held, quote)
+            best = position[held_cell(i, HELD.best, lane)]
+            position[held_cell(i, HELD.best, lane)] = a.follow_prices(best, held, quote)
