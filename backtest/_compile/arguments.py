@@ -43,10 +43,11 @@ NOTHING_PACKED = Packed((), b"", {})
 
 
 def pack(value: Any, last: Packed = NOTHING_PACKED) -> Packed:
-    """Return an argument as numba passes it: tuples flat, an array as its seven or more words.
+    """Return an argument as words of 64 bits, as compiled code gets it.
 
-    A struct is the word of its address. ``last`` is the argument that stood in its place before:
-    later terms of an account hold most of the arrays of the last ones, which are not packed again.
+    The elements of a tuple follow each other, also of tuples inside; an array has seven or more
+    words, and a struct one, its address. ``last`` is the argument that stood in this place at the
+    last call: most of its elements are often the same objects, and are not packed again.
     """
     form: list[str] = []
     words: list[Any] = []
@@ -69,12 +70,14 @@ def pack(value: Any, last: Packed = NOTHING_PACKED) -> Packed:
 
 
 def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
-    """Return the kind of what is no tuple, and its words: whole numbers of 64 bits, or one float.
+    """Return the kind of a single argument, and the words by which compiled code gets it.
 
-    They are the fields of numba's own record of such an argument, in its order. Of an array these
-    are its owner and its Python object, 0 as it has neither; the number of elements and the bytes
-    of one; the address; the shape; and the strides, in bytes. The kind names the type for which
-    code is compiled: the type of elements, the number of dimensions, and C if they lie end to end.
+    Words are whole numbers of 64 bits, or one float. For an array they are the fields of numba's
+    own record of an array, in its order: owner and Python object (0, it has neither), number of
+    elements, bytes of an element, address, shape, and strides in bytes.
+
+    The kind is a text that names the type for which code is compiled. For an array it has the type
+    of the elements, the number of dimensions, and C if they lie end to end in memory.
     """
     if isinstance(leaf, np.ndarray):
         is_contiguous = leaf.flags.c_contiguous and not isinstance(leaf, Column)
@@ -164,9 +167,10 @@ class Caller:
         self.packed: dict[int, tuple[Any, Packed]] = {}
 
     def bind(self, *arguments: Any) -> Callable[[], Any]:
-        """Return the call with these arguments, which may be made at any time after.
+        """Return a function without arguments that makes the call with these ones, now or later.
 
-        The function for arguments of such kinds is compiled here, if no folder has it.
+        An argument is packed into words only if it is another object than at the last call. The
+        version for arguments of these kinds is looked up here, and compiled if no folder has it.
         """
         kinds = []
         words = []

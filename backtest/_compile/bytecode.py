@@ -92,11 +92,12 @@ class CodeText(NamedTuple):
 
 
 def describe_function(function: Any, seen: dict[int, int], *, by_source: bool = True) -> CodeText:
-    """Return what a function is: its code, and all that it refers to.
+    """Return a text that tells a function apart from others: its code, and all that it refers to.
 
-    ``by_source`` names functions of this package by their files, so that the formula of a shipped
-    policy has one name in all versions of Python; else all code is bytecode. ``seen`` numbers the
-    functions that were described before, by identity, and is written.
+    With ``by_source`` functions of this package are told by the hash of their file, so that the
+    formula of a shipped policy has one identity in all versions of Python. All others are told by
+    their bytecode. ``seen`` numbers the functions that were described already, by their ``id``: one
+    that is met again, as in a recursion, is told by its number. It is written.
     """
     if function.__globals__.get("__name__") == "backtest.core.checked_calls":
         function = inspect.unwrap(function)  # how arguments are checked changes no result
@@ -134,7 +135,11 @@ def join_texts(one: CodeText, other: CodeText) -> CodeText:
 
 
 def describe_value(value: Any, seen: dict[int, int], *, by_source: bool = True) -> CodeText:
-    """Return what a value of a name is; not complete where the value may change unseen."""
+    """Return a text that tells a value apart from others, for the identity of code that uses it.
+
+    Not ``is_complete`` for a value whose content the text does not tell, and which may change: a
+    list, or a module of others. ``seen`` and ``by_source`` as in :func:`describe_function`.
+    """
     is_plain = isinstance(value, tuple) and all(isinstance(x, (int, float, str)) for x in value)
     if is_plain or isinstance(value, CONSTANTS):
         return CodeText(repr(value))
@@ -314,7 +319,11 @@ def list_numbers(code: types.CodeType) -> Iterator[Any]:
 
 
 def identify(function: types.FunctionType, seen: set[int]) -> Identity:
-    """Return what a function, and those of a user that it calls, refer to, by identity."""
+    """Return what a function refers to, and the user's functions that it calls: names and ids.
+
+    If it is the same later, nothing that the function uses has been replaced. ``seen`` has the
+    functions that were looked at already.
+    """
     if id(function) in seen:
         return ()
     seen.add(id(function))

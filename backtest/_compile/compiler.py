@@ -61,14 +61,14 @@ def compiling() -> Iterator[None]:
 
 
 def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any) -> Any:
-    """Return a function compiled by numba, for compiled code to call or to be written as an object.
+    """Return numba's compiled form of a function; ``options`` are numba's, beside OPTIONS.
 
-    ``is_linked``: it is called by compiled code, and linked into what calls it; else it becomes an
-    object of its own. ``options`` are numba's, beside OPTIONS.
+    With ``is_linked`` other compiled functions call it, and contain its code; else it becomes an
+    object file of its own. numba compiles a version of it for each set of types of its arguments,
+    at the first call with these.
 
-    numba makes a version of a function for each set of types of its arguments. Two methods of its
-    dispatcher are replaced: the one that finds a version takes a constant as any number of its
-    type, so that there is no version for each constant; and only one thread at a time compiles.
+    Two methods of numba's result are replaced. The one that finds a version no longer makes one for
+    each constant among the arguments. The one that compiles lets only one thread do so at a time.
     """
     compiled: Any = numba.njit(**{**OPTIONS, **options})(function)
     find_version = compiled.get_call_template

@@ -105,9 +105,11 @@ def build_quotient(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 
 def divide_down(context: Any, builder: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """Write the quotient x / y of whole numbers, rounded down, and the rest, with the sign of y.
+    """Write the code of x // y and x % y of whole numbers, as Python computes them.
 
-    Returns both as values of the code that is written, which raises where 64 bits do not hold them.
+    The quotient is rounded down, and the rest has the sign of y. The written code raises where y is
+    0, and where 64 bits do not hold the quotient. Returns quotient and rest, as values of the code
+    that is written; so are x and y.
     """
     zero = WHOLE_TYPE(0)
     fail(context, builder, builder.icmp_signed("==", y, zero))

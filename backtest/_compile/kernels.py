@@ -76,16 +76,16 @@ def compile_rules(
     inlines_all: bool = False,
     has_options: bool = True,
 ) -> dict[ModuleType, dict[str, Any]]:
-    """Compile the functions of modules for one another, and return the globals of each module.
+    """Make a compiled twin of each function of some modules; return the globals that twins see.
 
-    A twin is the compiled version of a plain function. ``twins`` has them by the ``id`` of the
-    plain one: those that are given are taken as they are, and those that are made here are added.
-    A module's globals are copied, and in the copy each name of a plain function is bound to its
-    twin: so twins call one another, and the module itself stays plain.
+    Twins call one another: the globals of each module are copied, and in the copy each name of a
+    function is bound to its twin. The modules themselves stay plain. ``twins`` has all twins by the
+    ``id`` of the plain function. Those that it has already are used, and new ones are added.
 
-    Functions carry marks, attributes that the decorators of :mod:`backtest.core.kernels` set.
-    What is marked ``is_inlined`` is inlined; with ``inlines_all`` it is all but the cold and the
-    kernels. Without options, what is marked ``without_options`` returns the constant of its mark.
+    Decorators of :mod:`backtest.core.kernels` mark functions by attributes. Those marked
+    ``is_inlined`` are inlined into their callers; with ``inlines_all`` all are, but for those
+    marked ``is_cold`` or ``is_kernel``. Without ``has_options`` a function marked
+    ``without_options`` is replaced by the constant of its mark.
     """
     from backtest._compile.compiler import jit  # noqa: PLC0415 - loads numba
 

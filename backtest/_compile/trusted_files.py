@@ -46,9 +46,11 @@ def check_folder(path: Path, *, follows_links: bool) -> None:
 
 
 def read_own_file(path: Path) -> bytes:
-    """Return the content of a file in the cache, if it, its folder and the cache are the user's.
+    """Return the content of a file in the cache; raise UntrustedError if others could change it.
 
-    Each is opened in the one before, and what is checked is what was opened.
+    The cache, the folder in it and the file are opened one inside the other, and the owner of each
+    is checked after it was opened. So nobody can put another file there between check and use.
+    Where the system cannot open files inside an open folder, nothing is checked.
     """
     folder = path.parent
     cache = folder.parent

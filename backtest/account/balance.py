@@ -166,7 +166,11 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState, debt_before: float
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
-    """Return what backs the cross positions and options at the values being tested: money."""
+    """Return what backs the cross positions and options: money.
+
+    That is cash, the value of positions, collateral at its rates, and what counts of options, at
+    the prices that :func:`value_at` wrote last.
+    """
     backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet.cash)
     if holds_options(state):
         backing += compute_counted(terms, state)
@@ -199,7 +203,10 @@ def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool
 
 
 def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
-    """Return the equity of the account at the values being tested, without the reserve."""
+    """Return the equity of the account at the prices that :func:`value_at` wrote last: money.
+
+    Without the reserve, which is money outside of the account.
+    """
     return compute_equity_at(terms, state, state.held.values, state.held.prices)
 
 
@@ -232,7 +239,7 @@ def compute_equity_at(
 
 
 def compute_excess(terms: r.Terms, state: r.AccountState) -> float:
-    """Return what the pool has over its requirement, at the values being tested: money.
+    """Return what the pool has over its requirement, at the prices of :func:`value_at`: money.
 
     That is its backing less the level of liquidation times the maintenance margin: it fails at 0.
     """
@@ -241,7 +248,7 @@ def compute_excess(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
-    """Return whether the pool fails at the values being tested (section 5).
+    """Return whether the pool fails at the prices that :func:`value_at` wrote last (accounting 5).
 
     It fails where its backing is at most the level of liquidation times its maintenance margin. A
     pool without positions owes nothing, so it never fails.

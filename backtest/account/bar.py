@@ -275,10 +275,10 @@ def set_fill(terms: r.Terms, feed: r.MarketFeed, quote: r.Quote, t: int, i: int)
 
 
 def set_asset(terms: r.Terms, feed: r.MarketFeed, asset: r.Quote, t: int, c: int) -> None:
-    """Write the prices of collateral c in bar t, and into ``fill`` that at which it is sold.
+    """Write the prices of collateral c in bar t into its quote, ``asset``.
 
-    It is sold, like orders fill, at the open, at the close of this bar (LATE), or at that of the
-    last one (EARLY).
+    ``fill`` is the price at which it is sold, when orders fill (``terms.fill``): the close of this
+    bar for LATE, the close of the last bar for EARLY, else the open.
     """
     asset.open = feed.asset_open[c, t]
     asset.mark_open = feed.asset_mark_open[c, t]

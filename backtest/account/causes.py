@@ -129,16 +129,16 @@ def measure_shares(bar: r.AccountBar) -> float:
 def write_parts(
     bar: r.AccountBar, parts: FloatArray, withheld: FloatArray, requirement: float
 ) -> None:
-    """Write into ``parts`` how much of the margin needed is due to each instrument: money.
+    """Write into ``parts`` how much of the maintenance margin is due to each instrument: money.
 
-    ``parts`` and ``withheld`` have a number for each instrument; the latter is room to compute in,
-    0 before. An isolated position has its own requirement. The parts of cross positions add up to
-    ``requirement``, that of the pool: each starts from the level of liquidation times the share of
-    the instrument (``scratch.shares``, which :func:`measure_shares` must have written).
+    The part of an isolated position is its own requirement. The parts of cross positions add up to
+    ``requirement``, that of the pool. Each is the level of liquidation times the Euler share of the
+    instrument, from ``scratch.shares``, which :func:`measure_shares` must have written. Shares also
+    have what does not count as backing: the haircut of a spot leg, and the part of an option's
+    value that backs nothing. That is no requirement, so it is taken off.
 
-    What the backing lacks already must not count as needed too, so it is taken off: the haircut of
-    a spot leg, and the value of options that does not back the pool, which is put into
-    ``withheld``.
+    ``parts`` and ``withheld`` have the shape (n instruments,). ``withheld`` must be 0, and gets the
+    value of options that backs nothing.
     """
     terms = bar.terms
     rules = terms.rules
@@ -152,13 +152,13 @@ def write_parts(
     for i in range(len(parts)):
         haircut = margin.compute_haircut(rules, held, i)
         parts[i] = rules.level * bar.scratch.shares[i] - haircut - withheld[i]
-        # A share of a bracket is rate * notional, its requirement rate * notional - amount.
+        # By brackets a share is rate * notional, but the requirement is rate * notional - amount.
         if not is_joint and margin.is_in_pool(rules, held, i):
             parts[i] -= rules.level * margin.find_bracket_amount(rules, held, i)
         total_parts += parts[i]
 
-    # Under joint rules collateral has a share too: scaling the parts to the requirement splits it
-    # among the positions. Isolated positions have no part of the pool, but their own.
+    # Under joint rules collateral has a share too, which no instrument shows. Scaling the parts so
+    # that they add up to the requirement splits it among the positions.
     for i in range(len(parts)):
         if r.is_isolated(terms, i):
             parts[i] = compute_pool_needed(bar, i)

@@ -136,10 +136,11 @@ def find_stop(
 
 
 def find_reached(bar: r.AccountBar, i: int, low: float, high: float, level: float) -> Reached:
-    """Return which exits of position i lie between two contract values.
+    """Return which exits of position i prices reach that move between two contract values.
 
-    A contract value is what one contract is worth, which goes with -1 / price where it is inverse.
-    ``level`` is the floor of the equity that closes the position too, NaN if it has none.
+    A contract value is what one contract is worth; that of an inverse contract is -size / price, so
+    that it rises with the price too. ``level`` is an equity at which the position is closed as
+    well, NaN for none.
     """
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
     position = r.pick_position(bar.state, i)
@@ -175,7 +176,9 @@ def find_reached(bar: r.AccountBar, i: int, low: float, high: float, level: floa
 def find_stop_place(bar: r.AccountBar, i: int) -> ExitOnSegment:
     """Return the exit of position i that acts first on the segment: a stop, or the take-profit.
 
-    The segment is the way of last prices from where the walk stands to its next waypoint.
+    The segment is the way of last prices from where the walk stands to its next waypoint. If no
+    exit acts, the kind is ``p.NOTHING`` and the place UNREACHED. If a stop and the take-profit are
+    met at the same place, the stop acts: it is the worse one.
     """
     start = bar.scratch.walk[i].last
     end = bar.scratch.walk[i].last_end
@@ -193,8 +196,8 @@ def find_stop_place(bar: r.AccountBar, i: int) -> ExitOnSegment:
     if math.isnan(reached.take_profit) or not may_take_profit(bar, i):
         return ExitOnSegment(kind=kind, place=place, value=value)
 
-    # It lies on the favorable side, so it is met by prices that go the other way. At places that
-    # are equal but for rounding, the loss comes first.
+    # A stop is met by prices that go against the side of the position, the take-profit by prices
+    # that go with it: so its side is negated. SAME_PLACE is more than rounding.
     place_of_profit, value_of_profit = p.place_stop(-side, start, end, reached.take_profit)
     if place_of_profit < place - SAME_PLACE:
         kind = p.PROFIT
@@ -250,10 +253,11 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
 
 
 def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
-    """Close all positions and options, as a floor of the equity acts.
+    """Close all positions and options where the equity has fallen to one of its floors.
 
-    Positions close at contract ``values`` of shape (n,); ``prices`` of the collateral, of shape
-    (C,), value what is left. Writes account, ledger and log, and drops all orders.
+    The floors are the equity stop, and the limits of loss of a day and of a week. Positions close
+    at contract ``values`` of shape (n,); ``prices`` of the collateral, of shape (C,), value what is
+    left. Writes account, ledger and log, and drops all orders.
     """
     state = bar.state
     floor = equity_floors.find_floor(bar.terms, state)

@@ -327,7 +327,7 @@ def sum_loan(bar: r.AccountBar, backing: float) -> Loan:
     The lender counts an asset less its maintenance margin, and a debt plus its maintenance margin.
 
     ``backing`` is the net worth of the pool, money: cash, collateral, and the value of positions,
-    positive for longs and negative for shorts. All are at the values being tested.
+    positive for longs and negative for shorts. Positions count at their ``value``.
     """
     terms = bar.terms
     held = bar.state.held

@@ -67,7 +67,7 @@ def compute_pool_backing(terms: r.Terms, state: r.AccountState, pool: int) -> fl
 
 
 def compute_pool_needed(bar: r.AccountBar, pool: int) -> float:
-    """Return the maintenance margin of a pool at the values being tested: money.
+    """Return the maintenance margin of a pool at the prices that were written last: money.
 
     ``pool`` is the index of an isolated position, or n for the pool of cross positions, whose
     requirement counts with the level of liquidation.
@@ -84,10 +84,10 @@ def compute_pool_needed(bar: r.AccountBar, pool: int) -> float:
 
 
 def compute_pool_ratio(bar: r.AccountBar, pool: int) -> float:
-    """Return requirement / backing of a pool, 0 if nothing is held, infinite without backing.
+    """Return the margin ratio of a pool, requirement / backing, at the prices written last.
 
-    ``pool`` is the index of an isolated position, or n for the pool of cross positions. At the
-    values being tested.
+    ``pool`` is the index of an isolated position, or n for the pool of the cross positions of n
+    instruments. 0 if nothing is held or needed, infinite if nothing backs it.
     """
     state = bar.state
     if not is_pool_held(bar.terms, state, pool):

@@ -359,15 +359,16 @@ def price_by_volatility(
 ) -> float:
     """Return the price at which a contract of option k trades where nobody quotes it: money.
 
-    It is the mark, and what the value by the model changes by as volatility moves ``worsening``
-    points (0.01 is one) against the trader: up for a purchase (side 1), down for a sale (-1). It is
-    at least a tick from the mark, and never under 0.
+    That is the mark, moved against the trader: by what the model's value changes if the volatility
+    rises by ``worsening`` for a purchase (``side`` 1), or falls by it for a sale (-1). A worsening
+    of 0.01 is one point of volatility. The price is at least a tick from the mark, and never
+    negative.
     """
     positions = state.options.positions
     mark = positions.marks[k]
     tick = terms.options.ticks[k] * positions.sizes[k]
 
-    # Where the value hardly depends on volatility, half of the quoted spread stands instead.
+    # Where the value hardly depends on volatility, half of the usual spread in price is taken.
     half_price = state.options.half_prices[k]
     if not math.isnan(half_price) and is_vega_small(positions, k):
         price = mark + side * half_price
@@ -555,10 +556,10 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
 
 @of_options(returns=None)
 def stop_options(bar: AccountBar, t: int, event: int) -> None:
-    """Close all options where a floor of the equity acts, and log each close as ``event``.
+    """Close all options because the equity has fallen to one of its floors; log them as ``event``.
 
-    Each trades half a spread of volatility from its mark, or at its mark, give or take a tick,
-    where no spread is known. Writes positions, cash, ledger and log.
+    Each trades at its mark, moved by half the spread in volatility against the trader, or by a tick
+    alone where the spread is not known. Writes positions, cash, ledger and log.
     """
     option_state = bar.state.options
     for k in range(len(option_state.targets)):

@@ -477,10 +477,11 @@ def find_passing(bar: r.AccountBar, backing: float, margin_of_others: float) -> 
 def narrow(
     bar: r.AccountBar, backing: float, margin_of_others: float, passing: float, failing: float
 ) -> float:
-    """Return the largest factor with room, between one with room and one without.
+    """Return the largest factor of all increases that passes, between ``passing`` and ``failing``.
 
-    The answer itself has room: it is the end of the last interval that passes. For ``backing`` and
-    ``margin_of_others`` see :func:`compute_room`.
+    A factor passes if money is left after that part of all increases (:func:`compute_room`, which
+    says what ``backing`` and ``margin_of_others`` are). The interval is narrowed from both sides;
+    its passing end is returned, so that the answer itself passes.
     """
     passing_room = compute_room(bar, backing, margin_of_others, passing)
     failing_room = compute_room(bar, backing, margin_of_others, failing)
@@ -488,8 +489,8 @@ def narrow(
         if not failing - passing > NARROW:
             break
 
-        # Every second trial goes to where a straight line between the two rooms is 0, which is
-        # exact for a linear room; the others halve the interval.
+        # By turns: where a straight line through both ends is 0, which is exact if the room is
+        # linear in the factor; and the middle, so that the interval is halved.
         middle = passing + 0.5 * (failing - passing)
         if trial % 2 == 0 and passing_room > failing_room:
             part = passing_room / (passing_room - failing_room)

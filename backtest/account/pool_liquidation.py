@@ -44,9 +44,9 @@ class ClosedPart(NamedTuple):
 def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
     """Liquidate the cross positions and options by the mode of the account (accounting 5).
 
-    Prices are the values being tested. ``is_alone``: one position and money are all that the
-    account holds; then the simpler rules of one position apply. Writes account, ledger and log, and
-    drops what was decided.
+    At the contract values at which the pool failed, ``position.value``. ``is_alone``: one position
+    and money are all that the account holds, so the simpler rules of one position apply. Writes
+    account, ledger and log, and drops what was decided.
     """
     terms = bar.terms
     state = bar.state

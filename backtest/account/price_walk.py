@@ -341,10 +341,11 @@ def value_at_extremes(
 
 
 def note_extremes(bar: r.AccountBar, t: int) -> None:
-    """Write the least and the most equity of a quiet bar into ``scratch.extremes``: money.
+    """Write the least and the most equity inside a quiet bar into ``scratch.extremes``: money.
 
-    All marks stand at their lows together, or all at their highs. With ``intrabar="worst"`` each
-    mark stands at the extreme that is worse for its position, or each at the better one.
+    By how prices move in a bar (``Account.intrabar``): with "path" all marks are at their lows
+    together, or all at their highs; with "worst" each is at the worse extreme for its position, or
+    each at the better one. Without a place for them, the run does not report them.
     """
     terms = bar.terms
     feed = bar.feed
@@ -408,11 +409,11 @@ def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
 
 
 def choose_turns(bar: r.AccountBar) -> None:
-    """Write whether each price goes to its low or to its high first, once for the bar.
+    """Write for each price whether it goes to its low or to its high first in this bar.
 
-    With ``intrabar="path"`` all prices go the same way, the one that costs the account more. With
-    "worst" each market goes the way that costs its own positions more, and the price of an isolated
-    position the way that costs that position more.
+    By how prices move in a bar (``Account.intrabar``): with "path" all prices go the same way, the
+    one that costs the account more. With "worst" each market goes the way that costs its own
+    positions more, and the price of an isolated position the way that costs that position more.
     """
     terms = bar.terms
     state = bar.state

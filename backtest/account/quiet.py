@@ -141,8 +141,8 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
     The fast path leaves out the steps of a bar that would do nothing, and gives the same numbers.
     Returns what happened:
 
-    - LEFT: it cannot take this bar. Nothing of the account was changed: the caller must take all
-      steps of the bar (:func:`.bar.process_bar`);
+    - LEFT: it cannot take this bar. The caller must take all steps (:func:`.bar.process_bar`),
+      which write again what was written here, quotes and values;
     - QUIET: prices moved, and nothing else;
     - FILLED: orders filled too;
     - WHOLE: orders filled, and after that more may act, so the bar was ended by the general steps.
@@ -358,10 +358,12 @@ def plan_open(
     plan: r.OrderPlan,
     equity: float,
 ) -> None:
-    """Write kind, target and notional held of what was decided of a position into its plan.
+    """Write into the plan of an instrument what its decision would trade at the open.
 
-    The kind is FILLS if the order would fill at the open, before limits cut it: these are tested
-    only then. Else it is NO_TARGET, IN_BAND or SMALL, and nothing trades.
+    That is its target, the notional held, and its kind: FILLS if an order would fill, before limits
+    of margin have cut it. Else nothing trades: NO_TARGET (nothing was decided), IN_BAND (the target
+    is near what is held) or SMALL (surely under the minimum notional). ``equity`` is that at the
+    open.
     """
     plan.kind = r.NO_TARGET
     if position.is_pending == 0.0 or wallet.is_ruined != 0.0:

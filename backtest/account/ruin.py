@@ -14,7 +14,7 @@ from backtest.core.units import TOLERANCE
 def settle_debt(bar: r.AccountBar, t: int) -> None:
     """Write a negative equity off as bad debt, or a negative cash with nothing behind it.
 
-    Called at the close of bar t, at the values being tested there. Writes cash, ledger and log.
+    Called at the close of bar t, when the account is valued there. Writes cash, ledger and log.
     """
     terms = bar.terms
     state = bar.state
@@ -47,9 +47,10 @@ def is_account_ruined(bar: r.AccountBar, equity: float) -> bool:
 
 
 def is_too_poor(bar: r.AccountBar, wealth: float) -> bool:
-    """Return whether the wealth is too little for the smallest order of any listed instrument.
+    """Return whether the wealth is too little for the smallest order of every listed instrument.
 
-    ``wealth`` is equity and reserve: money. False where no instrument is listed.
+    ``wealth`` is equity and reserve: money. False as soon as one instrument could be traded, and
+    where no instrument is listed.
     """
     is_any_listed = False
     for i in range(len(bar.quotes.instruments)):

@@ -577,8 +577,8 @@ def round_scaled(x: float, digits: int) -> float:
     if not size < TWO_52:
         return x
 
-    # So 2^52 takes what is added to it to a whole number, a half to the even one, and without it
-    # that number is left. The sign comes back last, as that of -0 would be lost.
+    # Floats from 2^52 on are whole numbers. So adding 2^52 rounds to a whole number, a half to the
+    # even one, and subtracting it leaves that number. The sign comes last: -0 would lose it.
     size = (size + TWO_52) - TWO_52
     whole = math.copysign(size, x)
     return whole / scale if digits >= 0 else whole * scale

@@ -500,7 +500,11 @@ def _compute_equity(book: Book) -> float:
 
 
 def _find_shares(book: Book) -> tuple[FloatArray, float]:
-    """Return the Euler share of each position, and of all collateral; NaN if there are none."""
+    """Return how much of the requirement is due to each position, and to all collateral: money.
+
+    These Euler shares add up to the requirement. NaN and 0 with options or a rule of the user's
+    own, whose shares are not known.
+    """
     count = len(book.names)
     if book.listed or isinstance(book.rule, OwnMargin):
         return np.full(count, math.nan), 0.0

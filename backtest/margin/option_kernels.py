@@ -84,15 +84,16 @@ def compute_skewed_volatility(
 
 
 def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Write the value of option i in each scenario into ``scratch.table``.
+    """Write the value of a contract of option i in each scenario into row i of ``scratch.table``.
 
-    It is Black-76, as ``b.scalar_price`` has it. With F the forward, K the strike, D the discount
-    and deviation = volatility sqrt(years), a unit of the underlying is worth::
+    The price is that of Black (1976), as in ``b.scalar_price``. With F the forward, K the strike, D
+    the discount and deviation = volatility sqrt(years), a unit of the underlying is worth::
 
         D (intrinsic value + sqrt(F K) normalized_price(-|log(F / K)|, deviation))
 
-    A scenario moves forward and volatility, by numbers whose logarithms and roots the tables have;
-    what it does not move is computed once.
+    A scenario multiplies F by 1 + move, and changes the volatility. For speed, all that does not
+    depend on the scenario is computed before the loop, and ``shocks`` has the logarithm and the
+    root of 1 + move: ``logs`` and ``roots``.
     """
     shocks = rules.shocks
     table = rules.scratch.table
@@ -512,16 +513,16 @@ def bound_value_slope(options: OptionPositions, i: int, low: float, move: float)
 
 
 def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
-    """Return an upper bound of the change of a scenario requirement per price, by one contract.
+    """Return by how much a contract of option i changes a scenario requirement at most, per price.
 
-    It bounds how the requirement changes with the price S, from ``low`` up, through option i::
+    The price S of its underlying is ``low`` or more, and::
 
         requirement = factor (worst loss + delta charge) + short charge
         loss in scenario k = w_k (U(S) - U(S (1 + m_k)))
 
     U is the value of a contract, w_k the weight and m_k the move of the scenario. The slope of a
-    difference is at most the sum of both slopes, and that of the worst loss at most the steepest of
-    all scenarios. The charges add their own slopes.
+    difference is at most the sum of both slopes, and the slope of the worst loss is at most that of
+    the steepest scenario. The charges add their own slopes. Infinite where a rule can jump.
     """
     tables = pool.packed.scenarios
     options = pool.options
@@ -573,13 +574,12 @@ def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
 
 @of_options(returns=0.0)
 def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> float:
-    """Return an upper bound of how fast option i can lower the excess of its pool, per price.
+    """Return by how much option i can lower the excess of its pool at most, per unit of price.
 
-    The excess is what backs the pool less level * requirement: money. So as the price of the
-    underlying moves by 1, it falls by at most what the value of the option can fall by, and level
-    times what the requirement can rise by. With ``gains`` the price moves so that the option gains:
-    then the value lowers nothing. ``low`` is the lowest price on the way: all slopes are bounds
-    from there up.
+    The excess is backing less level * requirement: money. As the price of the underlying moves by
+    1, it falls by at most the fall of the option's value, plus level times the rise of the
+    requirement. ``gains`` says that the price moves so that the position gains: its value does not
+    fall then. The bound holds for prices from ``low`` up.
     """
     packed = pool.packed
     options = pool.options
@@ -606,10 +606,11 @@ def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> flo
 
 
 def bound_requirement_slope(pool: OptionPool, i: int, low: float, value_slope: float) -> float:
-    """Return an upper bound of the change per price of what a contract of option i needs.
+    """Return by how much the margin of a contract of option i changes at most, per unit of price.
 
-    ``value_slope`` bounds that of its value. What it needs is its value and further terms. Each is
-    at most a rate times the price, or times the value, so the bound is the sum of their slopes.
+    The price is that of its underlying, from ``low`` up, and ``value_slope`` is such a bound of the
+    option's value. The margin is the value and further terms, each a rate times the price or times
+    the value. So the sum of the slopes of all terms is a bound.
     """
     options = pool.options
     rules = pool.rules

@@ -915,10 +915,10 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
 
 
 def search_ratio(segment: Segment, i: int, first_end: float) -> float:
-    """Return the first ratio of instrument i's price to its price now at which the pool fails.
+    """Return at which ratio of instrument i's price to its price now the pool fails; NaN if none.
 
-    NaN if there is none. The pool holds at 1. From there the search goes in stretches, down if
-    ``first_end`` is under 1, else up: to ``first_end``, its square, the square of that, and so on,
+    The search starts at 1, where the pool holds, and goes down if ``first_end`` is under 1, else
+    up. It goes in stretches: to ``first_end``, to its square, to the square of that, and so on,
     until NEAR_ZERO or FAR_AWAY. In the first stretch at whose end the pool fails, the ratio is
     narrowed down.
     """

@@ -38,11 +38,11 @@ def pack_moves(rule: Any, groups: Iterable[str]) -> list[FloatArray]:
 
 
 def pack_scenarios(rule: Any, groups: Mapping[str, Names], names: Names) -> ScenarioTables:
-    """Return the scenarios of a ``ScenarioMargin`` as arrays of the kernels.
+    """Return the scenarios of a ``ScenarioMargin`` as the arrays that compiled code reads.
 
-    ``groups`` has the names of the instruments of each group, ``names`` all instruments in their
-    order. Without a rule (None) all arrays are empty and all terms 0, so that kernels loop over
-    nothing.
+    ``groups`` has the names of the instruments of each group, ``names`` all instruments of the
+    account in their order. Without a rule (None) the arrays are empty and the terms 0, so that
+    loops over them do nothing.
     """
     moves, weights, *_ = pack_moves(rule, groups)
     futures_range = math.inf

@@ -115,13 +115,13 @@ def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
 
 
 def shorten_way_back(pool: OptionPool, i: int) -> bool:
-    """Shorten the path to short option i over a long that covers it now; True if one is shorter.
+    """Try the steps of a path search from longs back to short option i; True if one is shorter.
 
-    A path that comes to such a long takes it away from short i, which then looks for another. What
-    short i needed under the long is no longer needed, so that is subtracted from the distance to
-    the long (what the margin changes by along the path, money per unit). Where the result is
-    smaller than the distance to short i so far, it goes into the row OF_SHORT, and the long into
-    ``paths``, as what stands before the short. :func:`shorten_ways_from` takes the steps to longs.
+    Such a step takes a long that covers short i away from it, so that the short needs another
+    cover. The margin that i needed under that long is saved, so it is subtracted from the distance
+    to the long (by how much the margin changes along the path, money per unit). If that is less
+    than the distance to short i so far, it is written into the row OF_SHORT, and the long into
+    ``paths`` as what stands before i. :func:`shorten_ways_from` tries the steps to longs.
     """
     scratch = pool.rules.scratch
     distances = scratch.rows
@@ -146,12 +146,12 @@ def shorten_way_back(pool: OptionPool, i: int) -> bool:
 
 
 def shorten_ways_from(pool: OptionPool, i: int) -> bool:
-    """Shorten the paths from short option i to each long that may cover it; True if one is new.
+    """Try the steps of a path search from short option i to longs; True if one is shorter.
 
-    A path may end with this step: the long covers the short, which then needs less than it does
-    naked. What it needs is added to the distance to the short (money per unit of the underlying).
-    Where the sum is less than the best path known to that long, it goes into the row OF_LONG, and
-    short i, as the last one before the long, into ``paths``. Shares are one of the longs.
+    Such a step lets a long cover the short. The margin that i needs under that long is added to the
+    distance to the short (by how much the margin changes along the path, money per unit). If that
+    is less than the distance to the long so far, it is written into the row OF_LONG, and the short
+    into ``paths`` as what stands before the long. Shares are one of the longs.
     """
     options = pool.options
     scratch = pool.rules.scratch
@@ -239,13 +239,13 @@ def find_units_on_path(pool: OptionPool, last: int) -> float:
 
 
 def move_units(pool: OptionPool, last: int, units: float) -> None:
-    """Cover units of shorts anew along the cheapest path, which ends at long ``last``.
+    """Change which longs cover which shorts along the cheapest path, by a number of units.
 
-    A path goes short, long, short, long, and so on: each of its shorts is covered by the long after
-    it from now on, in place of the long before it. Only the first short had these units naked, so
-    it has fewer LEFT; only the last long had them free, so it has fewer to SPARE. Writes these
-    rows, and ``matches[i, j]``, the units of short i that long j covers. ``units`` may not be more
-    than the whole path has: :func:`find_units_on_path`.
+    The path goes short, long, short, long, ..., and ends at long ``last``. Each of its shorts gets
+    these units of cover from the long after it, and gives up those from the long before it. The
+    first short was naked by them: it has fewer LEFT. The last long was free by them: it has fewer
+    to SPARE. Writes these two rows and ``matches[i, j]``, the units of short i that long j covers.
+    ``units`` may be at most :func:`find_units_on_path`.
     """
     scratch = pool.rules.scratch
     matches = scratch.matches

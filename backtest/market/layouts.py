@@ -445,9 +445,10 @@ def find_in_folders(
 
 
 def _list_folder(folder: Path, *, is_named: bool = False) -> list[MarketSource]:
-    """Return the markets in a folder, or else in the folders in it.
+    """Return the markets whose files are in a folder or, if there are none, in its subfolders.
 
-    A folder's only market may be named after it if ``is_named``, as those of folders in it may.
+    With ``is_named`` a market that is alone in the folder may be named after it; in subfolders it
+    always may.
     """
     sources = _list_in_folder(folder, is_named=is_named)
     if sources:

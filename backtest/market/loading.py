@@ -516,7 +516,11 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
 def pick_marks(
     prices: Mapping[str, core.FloatArray], mark: Subject | None
 ) -> dict[str, core.FloatArray]:
-    """Return the marks of bars as fields of a market: the last prices where a bar has no mark."""
+    """Return the mark prices of bars, named ``mark_open`` and so on, each of shape (n_bars,).
+
+    ``prices`` are the last prices by name, ``mark`` the table of mark bars, None without one. A bar
+    without a mark bar has its last prices as marks.
+    """
     marks = {}
     for name, last_prices in prices.items():
         marks[f"mark_{name}"] = last_prices

@@ -145,10 +145,11 @@ def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame:
 def _rename_bars(
     frame: pd.DataFrame, known: Mapping[str, Any], where: str, *, instrument: str
 ) -> pd.DataFrame:
-    """Return bars with our names of their columns.
+    """Return a table of bars with our names of its columns: time, open, high, low, close, volume.
 
-    ``known`` has the columns of the frame by their spelling. ``instrument`` says which coin a
-    column such as ``Volume BTC`` must name.
+    ``known`` has the columns of the frame that are known, by the name in small letters.
+    ``instrument`` decides about a column such as ``Volume BTC``: it is the volume if the name of
+    the instrument begins with that coin.
     """
     if {"timestamp", "homenotional"} <= known.keys():
         core.warn_caller(
@@ -158,6 +159,7 @@ def _rename_bars(
     if {"close_time", "open_time"} <= known.keys():
         frame = _rename_klines(frame)
 
+    # Names of venues, where no column has ours.
     ours = {}
     for name, spellings in _SPELLINGS.items():
         our_names: Sequence[str] = [name]

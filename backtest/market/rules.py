@@ -653,10 +653,11 @@ class Stretch(NamedTuple):
 
 
 def find_furthest(values: FloatArray, numbers: IntArray, least: float = 0.0) -> Stretch:
-    """Return the stretch whose median is furthest from 0.
+    """Return the stretch of rows whose median value is furthest from 0.
 
-    ``numbers`` are those of the stretch of each row, rising. A median counts as 0 if the share of
-    its stretch that has its sign is under ``least``; if all are 0, it is the first stretch.
+    ``values`` has the shape (n,), and ``numbers`` says for each row in which stretch it lies,
+    rising. A stretch does not count if less than the share ``least`` of its values has the sign of
+    its median. If none counts, it is the first one, with a median of 0.
     """
     is_first = np.diff(numbers, prepend=numbers[0] - 1) != 0
     starts = np.flatnonzero(is_first).tolist()
@@ -676,10 +677,12 @@ def find_furthest(values: FloatArray, numbers: IntArray, least: float = 0.0) -> 
 
 
 def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
-    """Judge the median distance of marks from last prices, in the stretch where it is largest.
+    """Find marks that are on another scale than last prices: too far from them for long.
 
-    A rule that refuses data has distances that are impossible; with ``doubts``, a rule that warns
-    has those that are only unlikely.
+    Bars are judged in stretches of STRETCH bars, by the median of mark / last price; the stretch
+    with the furthest median is reported. Two rules share this function. The one that refuses data
+    finds distances that are impossible (MAX_MARK); the other, with ``doubts``, finds those that are
+    only unlikely (from DOUBTFUL_MARK on) and warns.
     """
     bars, mark = subject.marked
     if subject.misaligned.size or not ("close" in bars.columns and "close" in mark.columns):
@@ -691,7 +694,7 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     if not rows.size:
         return []
 
-    # The last stretch is the longer one, with the bars that are left over.
+    # The number of the stretch of each bar. The last stretch also has the bars that are left over.
     last_place = rows.size // STRETCH * STRETCH - 1
     numbers = np.minimum(np.arange(rows.size), last_place) // STRETCH
     log_ratios = np.log(marks[rows]) - np.log(last_prices[rows])
@@ -795,10 +798,12 @@ def find_bad_rates(subject: Subject) -> list[Hit]:
 
 
 def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
-    """Judge the median rate per 8 hours in the 20 days in which it is largest.
+    """Find funding rates that are too high for long, as rates in per cent or per year would be.
 
-    A rule that refuses data has the rates that are impossible; with ``doubts``, a rule that warns
-    has those that are only unlikely.
+    Rates are judged in periods of 20 days, by the median per 8 hours; the period with the largest
+    one is reported. Two rules share this function. The one that refuses data finds rates that are
+    impossible (HIGHEST_RATE); the other, with ``doubts``, finds those that are only unlikely (from
+    DOUBTFUL_RATE on) and warns.
     """
     time = subject.whole.time
     rate = subject.whole.columns.get("rate", np.zeros(0))

@@ -63,10 +63,10 @@ def find_payments(frame: pd.DataFrame, stamps: Any, known: Collection[Any]) -> l
 
 
 def read_repeated(values: pd.Series) -> tuple[IntArray, IntArray] | None:
-    """Return the rows and times of payment, UTC ns, if a column may hold such times; else None.
+    """Return rows and times, UTC ns, of a column that may hold the times of payments to come.
 
-    The times of payments to come repeat from sample to sample, and lie on whole hours. A number of
-    0 and an empty text are no time.
+    None if it may not. Such times repeat from sample to sample, until the payment is made, and lie
+    on whole hours. Rows with a 0 or an empty text have no time, and are left out.
     """
     if values.dtype.kind == "b":
         return None

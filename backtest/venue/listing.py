@@ -421,9 +421,12 @@ def index_rows(rows: Sequence[Any], where: str) -> dict[str, Any]:
 
 
 def read_binance_brackets(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the rows of Binance's ``leverageBracket`` under ccxt's names, the rows as their info.
+    """Return the margin tiers in Binance's answer ``leverageBracket``, with ccxt's names of fields.
 
-    Those of COIN-M bound quantities of the coin: ``qtyFloor``, which settles.
+    ``row`` is the answer for a symbol; each tier keeps its own row as ``info``. Contracts of USD-M
+    have tiers by notional, those of COIN-M by quantity of the coin (``qtyFloor``), which is their
+    notional in the coin that they settle in. Raises VenueError for brackets that Binance has scaled
+    for an account (``notionalCoef``).
     """
     adjusted = row.get("notionalCoef", 1)
     if float(adjusted) != 1.0:
@@ -747,7 +750,7 @@ def read_entry(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     if settles == entry.get("baseAsset"):
         kind = "inverse"
 
-    # Contracts of USD-M are of one coin, and do not say so.
+    # USD-M does not state a size: a contract is one coin.
     size = read_number(entry, "contractSize", place)
     if size is None:
         size = 1.0
