@@ -389,11 +389,13 @@ def check_expression(expression: Any, state: Any) -> Any:
 
 
 def check_operation(expression: Any, state: Any) -> Any:
-    """Return what stands in the place of an operation of two values, often the same.
+    """Return the operation that replaces one of two values, such as x + y; often it is the same.
 
-    Compiled whole numbers have 64 bits, and plain ones have no end. So an operation of two that may
-    overflow becomes one that raises then (OF_WHOLE). A comparison of a whole number with a float
-    becomes one that is exact (MIXED). Raises RefusedError for a power that could not be replaced.
+    ``expression`` and ``state`` are numba's: the operation in a formula, and the compiler with the
+    types that it has found. Whole numbers have 64 bits in compiled code, and no end in Python. So
+    an operation of two of them that may overflow is replaced by one that raises then (OF_WHOLE),
+    and a comparison of one with a float by one that is exact (MIXED). Raises RefusedError for a
+    power that could not be replaced.
     """
     function = expression.fn if expression.op == "binop" else expression.immutable_fn
     left = expression.lhs
@@ -421,10 +423,11 @@ def check_operation(expression: Any, state: Any) -> Any:
 
 
 def check_unary(expression: Any, state: Any) -> Any:
-    """Return what stands in the place of an operation of one value, often the same.
+    """Return the operation that replaces one of a single value, such as -x; often it is the same.
 
-    The negative of a whole number becomes one that raises beyond 64 bits. Raises RefusedError for ~
-    of a bool, which is a whole number in plain Python.
+    ``expression`` and ``state`` are numba's: the operation in a formula, and the compiler with the
+    types that it has found. The negative of a whole number is replaced by one that raises beyond 64
+    bits. Raises RefusedError for ~ of a bool, which is a whole number in plain Python.
     """
     kind = state.typemap[expression.value.name]
     is_bool = isinstance(kind, types.Boolean)
@@ -436,11 +439,12 @@ def check_unary(expression: Any, state: Any) -> Any:
 
 
 def check_call(expression: Any, state: Any) -> Any:
-    """Return a call that gives the bits of plain Python; raise RefusedError for any other.
+    """Return the call that replaces one in a formula, so that it gives the bits of plain Python.
 
-    Calls of functions of this package, of formulas compiled with these checks, and of records stay.
-    Of other functions only the ALLOWED stay, or are replaced by one that raises beyond 64 bits.
-    ``state`` is that of numba's compiler, with the types that it has found.
+    Calls of functions of this package, of formulas compiled with these checks, and of records stay
+    as they are. Of other functions only those in ALLOWED may be called; some are replaced by one
+    that raises beyond 64 bits. Raises RefusedError for any other. ``expression`` and ``state`` are
+    numba's: the call, and the compiler with the types that it has found.
     """
     kind = state.typemap[expression.func.name]
     is_compiled_function = isinstance(kind, types.Dispatcher)

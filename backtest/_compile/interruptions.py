@@ -88,14 +88,16 @@ class SignalGate:
 
 @contextlib.contextmanager
 def hold_signals() -> Iterator[SignalGate]:
-    """Keep signals until the block ends; then call their handlers, all of them though one raises.
+    """Hold signals back while a ``with`` block runs, and handle them at its end.
 
-    What a handler raises while compiled code runs would be lost. Yields the gate that keeps them,
-    which is closed at first: inside the block it may be opened where Python code runs.
+    What a handler raises while compiled code runs, such as KeyboardInterrupt, would be lost. At the
+    end the handlers of all signals that came are called, in their order, even if one of them
+    raises. Yields a gate, which is closed. The block may open it where it runs Python code: then
+    signals are handled at once.
     """
     gate = SignalGate()
-    # Stacks call what they were given when they close, the last first, and go on if one raises.
-    # That of ``handlers`` closes first: signals have their own handlers again before the answers.
+    # An ExitStack calls at its end what it was given, the last first, and goes on if one raises.
+    # ``handlers`` ends first: so signals have their own handlers again before they are answered.
     with contextlib.ExitStack() as answers, contextlib.ExitStack() as handlers:
         # Python lets the main thread alone change handlers.
         if threading.current_thread() is threading.main_thread():

@@ -367,13 +367,14 @@ def register_overload(
     literals: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType({}),
     is_inlined: bool = False,
 ) -> None:
-    """Let compiled code call a public function: what it calls is the compiled ``scalar``.
+    """Let compiled code call a public function: the call becomes one of the compiled ``scalar``.
 
-    ``scalar`` has the same parameters; ``replaced`` has the texts of arguments that differ. An
-    argument among ``literals`` is a constant text of the code, of which ``scalar`` gets the value.
+    ``scalar`` gets the arguments of the call. ``replaced`` has, by the name of an argument, what it
+    gets in place of it, as a text of Python. ``literals`` has the arguments that must be constant
+    texts, such as "call" or "put": the name that ``scalar`` sees, and the values of the texts.
 
-    numba asks a function of the same parameters as the public one which implementation it shall
-    compile. It reads their names and defaults, so that function is written here as a text::
+    numba wants a function with the parameters of the public one, which returns what to compile. It
+    reads their names and defaults, so that function is written here as a text::
 
         def choose(kind, price, years=default_years):
             sign = read_kind(kind)

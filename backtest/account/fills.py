@@ -278,7 +278,7 @@ def measure_order(
     signal = position.signal
     overlay = wallet.overlay
 
-    # NaN leaves the position unchanged, but a signal of 0 always closes it (4.1).
+    # A leverage of NaN leaves the position unchanged, but a signal of 0 always closes it (4.1).
     is_unknown = math.isnan(position.leverage) or math.isnan(overlay)
     if is_unknown and signal != 0.0:
         return Target(is_there=False, side=1.0, notional_held=0.0, notional=0.0)
@@ -521,21 +521,21 @@ def limit_by_margin(bar: r.AccountBar, equity: float, i: int, cost: float) -> fl
 
 
 def limit_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
-    """Return how much of a notional the wallet can pay for in an isolated position (4.3).
+    """Return the part of a notional that the wallet can pay for, in an isolated position (4.3).
 
-    The order is one of quantity_kept contracts, which are held on its side and paid for already,
-    and of quantity_added contracts, which the wallet pays::
+    Contracts that are held on the side of the order are paid for already. Those that it adds are
+    paid by the wallet: margin and fee, ``contract_cost`` each. In contracts::
 
         quantity_kept + min(notional / contract_notional - quantity_kept, wallet / contract_cost)
 
-    All quantities are by side. Sweeps compute the same for many accounts at once, and must give
-    the same bits: so quotients are products with an inverse here, as they are there.
+    Sweeps compute this for many accounts at once, and must give the same bits. So a quotient is
+    written as a product with an inverse, as it is there.
     """
     plan = bar.scratch.plans[i]
     quote = bar.quotes.instruments[i]
     contract_notional = abs(quote.fill)
 
-    # Each contract takes its margin and its fee, at the dearest fill that it can have.
+    # How much an order is cut decides at which price it fills: the dearest one is assumed.
     rules = r.by_reference(r.pick_instrument(bar.terms, i))
     dearest = orders.bound_fill_notional(rules, quote, plan.side, plan.worsening)
     contract_cost = dearest * orders.compute_outlay(rules, quote, plan.fee_rate)

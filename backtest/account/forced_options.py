@@ -203,11 +203,11 @@ def end_forfeit(bar: r.AccountBar, t: int, rate: float) -> None:
 
 
 def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
-    """Return the signed contracts of option k that a step of a liquidation trades, to close it.
+    """Return the signed contracts to trade in option k in one step of a pool liquidation.
 
-    A venue that liquidates its underlying in parts closes a share of it by each step (the ``step``
-    of the rules); other venues close all. What is small, and what nothing backs any more, closes
-    whole too.
+    Their sign is opposite to the position. A venue that liquidates the underlying in parts closes
+    the share ``step`` of the position; other venues close all of it. A small position, and one of a
+    pool that nothing backs any more, is closed whole in any case.
     """
     i = terms.options.instruments[k]
     quantity = state.options.positions.quantities[k]
@@ -220,7 +220,7 @@ def size_option_step(terms: r.Terms, state: r.AccountState, k: int) -> float:
     notional = compute_option_notional(state, k)
     if notional <= terms.numbers[i, FULL_BELOW] * (1.0 + TOLERANCE):
         return close_all
-    # Steps alone would never end: each leaves a share.
+    # Each step leaves a share, so steps alone would never end.
     if abs(quantity) <= LEAST_PART * abs(state.options.started[k]):
         return close_all
     # Nothing is left behind the pool but rounding.

@@ -112,10 +112,10 @@ def find_largest_setting(bar: r.AccountBar, i: int) -> float:
 
 
 def post_margin(bar: r.AccountBar, t: int, i: int) -> None:
-    """Add margin to position i from the wallet, as far as nothing else needs it.
+    """Add margin to isolated position i from the wallet, as a lower venue leverage needs it.
 
-    ``margin_moved`` of its walk is the money to add, positive. Writes margin, cash and log; and
-    into ``refused_adding``, 1 or 0, whether a part of it could not move.
+    ``margin_moved`` of its walk is the money to add. The wallet gives what it has and nothing else
+    needs. Writes margin, cash and log, and ``refused_adding``: 1 if a part could not move.
     """
     state = bar.state
     position = state.positions[i]
@@ -168,12 +168,11 @@ def log_move(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None
 def log_refused(
     bar: r.AccountBar, t: int, i: int, wanted: float, refused: float, was_refused: float
 ) -> float:
-    """Log margin that could not move, once per refusal; return 1 while it is refused, else 0.
+    """Return 1 while a move of margin is refused, else 0; log the refusal when it begins.
 
     ``wanted`` and ``refused`` are money: what was to move, and what of it could not. A refusal
-    begins, and is logged, in the bar in which the policy sets another venue leverage, and ends when
-    nothing is refused. ``was_refused``, 1 or 0, is the answer of the last bar, and stands while a
-    refusal goes on.
+    begins in a bar in which the policy sets another venue leverage, and ends when nothing is
+    refused any more. ``was_refused`` is the answer in the last bar: it goes on in between.
     """
     if refused <= TOLERANCE * wanted:
         return 0.0

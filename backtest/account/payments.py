@@ -250,11 +250,12 @@ def charge_interest(bar: r.AccountBar, t: int) -> None:
 
 
 def charge_on_balance(bar: r.AccountBar, t: int, years: float) -> None:
-    """Charge interest on the money of the account, and of a loan that on what is sold short.
+    """Charge or pay interest on the money of the account, for the time since the last open.
 
-    For ``years``, the time since the last open, at the rates per year in force at that open.
-    Interest is money: positive if the account pays, negative if it earns. Writes cash, ledger and
-    log.
+    Money that is there earns ``cash_rate``, money that is borrowed pays ``borrow_rate``, both per
+    year as in force at the last open. A margin loan also pays ``short_rate`` on the notional that
+    it has sold short. ``years`` is that time. Interest is booked as positive if the account pays.
+    Writes cash, ledger and log.
     """
     feed = bar.feed
     last_bar = max(t - 1, 0)

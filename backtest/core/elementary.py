@@ -389,7 +389,10 @@ def keep_division(rule: Callable[[Any, Any], Any], by_zero: np.ufunc, *, is_refl
     """
 
     def method(self: Number, other: Any) -> Any:
-        """Return the quotient as a Number; NotImplemented of what is no number."""
+        """Return the quotient of a Number and another number; NotImplemented if it is no number.
+
+        A division by zero is infinite or NaN, as in compiled code, where Python would raise.
+        """
         if isinstance(other, np.number | np.bool_):
             other = other.item()  # whole numbers of NumPy, which floats do not know
         divisor = self if is_reflected else other

@@ -554,12 +554,15 @@ def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
 
 
 def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
-    """Return an upper bound of the change of the delta, in money, of a unit of option i per price.
+    """Return by how much the delta of a unit of option i, in money, changes at most, per price.
 
-    ``low`` is the lowest price that counts. The delta is N(d1), d1 = log(S / K') / s + s / 2 with s
-    the deviation, so S d(delta)/dS = n(d1) / s <= DENSITY / s. In cash the delta in money is
-    delta S, which changes by delta + S d(delta)/dS <= 1 + DENSITY / s; in coins it is the delta
-    alone, which changes by at most DENSITY / s / S.
+    For prices S of the underlying from ``low`` up. The delta is N(d1), with
+    d1 = log(S / K') / s + s / 2 and s the deviation, so S d(delta)/dS = n(d1) / s <= DENSITY / s::
+
+        in cash    delta S   changes by delta + S d(delta)/dS <= 1 + DENSITY / s
+        in coins   delta     changes by d(delta)/dS <= DENSITY / s / S
+
+    DENSITY is the largest value of the normal density n.
     """
     deviation = options.volatilities[i] * math.sqrt(options.years[i])
     # Without deviation, at expiry, the delta jumps at the strike: nothing bounds its slope.

@@ -188,10 +188,11 @@ def _choose_columns(options: ReadOptions, role: str) -> dict[str, str]:
 def read_frames(
     frames: Frames, options: ReadOptions
 ) -> tuple[Mapping[str, Subject], Defects, dict[str, str]]:
-    """Return the tables by role, cut to the bars; what is wrong with them; and what was filled.
+    """Return the tables by role (bars, mark, funding), all their defects, and notes of repairs.
 
-    The bars are read first, as the length of a bar is found of them, by which the others are
-    repaired. All defects are found before any is raised: a table that cannot be read is left out.
+    Nothing is raised here: a defect is added to the list, so that all can be reported together,
+    and a table that cannot be read is left out. Bars are read first, as their length is needed for
+    the other tables. Mark and funding are cut to the time of the bars.
     """
     tables: dict[str, TimedTable] = {}
     defects = Defects()
