@@ -214,21 +214,21 @@ def _are_usual(index: pd.DatetimeIndex) -> bool:
 
 
 def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
-    """Return epochs as ns, of shape (n,).
+    """Return epochs (n,), times since 1970 as numbers, in ns.
 
-    The size of a number says in which unit it is written: s, ms, us or ns (:data:`BOUNDS`). All
-    must be in one, from 1973 to 2100, and no date such as 20210519. Raises ``error`` else, and of
-    numbers of another program's clock.
+    The size of a number says in which unit it is written: s, ms, us or ns (:data:`BOUNDS`).
+    Raises ``error`` unless all are whole numbers of one unit, from 1973 to 2100; for numbers that
+    read as a date, as 20210519; and for those that count from another day than 1970.
     """
     floats = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     _refuse_clock(numbers, numbers, name, error)
-    limit = 2.0**63
-    if numbers.dtype.kind == "f":  # beyond, floats skip whole numbers
-        limit = 2.0**53
+
+    # From 2^53 on floats skip whole numbers, so that one may have been rounded.
+    limit = 2.0**53 if numbers.dtype.kind == "f" else 2.0**63
     is_whole = floats == np.trunc(floats)
     is_bad = ~(is_whole & (floats >= 0.0) & (floats < limit))
 
-    # The number of ns in the unit of each, by its size.
+    # The unit of each by its size, as the number of ns in it.
     known = numbers.fillna(0).to_numpy()
     epochs = np.where(is_bad, 0, known).astype(np.int64)
     units_meant = np.searchsorted(BOUNDS, epochs, side="right")

@@ -693,19 +693,23 @@ def cadence(time: IntArray) -> int:
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     """Return the time that settlements in a span cover, as (start, end) in ns.
 
-    A settlement covers the time to the next one, and from the one before. Without any settlement
-    in the span, it is the time that all settlements cover.
+    A settlement covers the time to the next one, and from the one before. Where all settlements lie
+    before the span, or all after it, it is the time that all of them cover. ``start`` and ``end``
+    are of the span, ns; stamps may lie JITTER before the boundary that they are of.
     """
     first = int(np.searchsorted(time, start - JITTER))
     last = int(np.searchsorted(time, end)) - 1
-    is_span_empty = first == time.size or last < 0
-    if is_span_empty:
+    is_outside = first == time.size or last < 0
+    if is_outside:
         usual = cadence(time)
         return int(time[0]) - usual, int(time[-1]) + usual
 
+    # A span between two settlements has ``first`` after ``last``: both cover it, from its two ends.
+
     # A gap that is too long, where settlements are missing, counts as the longest usual one.
     gaps = np.minimum(_gaps(time), _limit(time))
-    # Stamps lie some ms off the boundary.
+
+    # Stamps lie some ms off the boundary: less than a second.
     covered_from = int(time[first]) - find_longer_gap(gaps, first) - SECOND
     covered_to = int(time[last]) + find_longer_gap(gaps, last) + SECOND
     return covered_from, covered_to

@@ -174,7 +174,9 @@ def read_like(like: str, listing: Listing) -> tuple[dict[str, Any], str]:
 def find_listings(source: Any, symbol: str, date: core.TimeLike | None = None) -> list[Listing]:
     """Return what a source says of a symbol, one entry a day, the oldest first.
 
-    A ``date`` is the day of a source that has none, and chooses the table of a folder.
+    A folder has listings of several days: ``date`` chooses the one in force on it. Anything else is
+    one listing. Its day is the one that it says itself, or else ``date``; raises VenueError if the
+    two differ.
     """
     day = preset_files.read_day(date)
     answers = open_answers(source)
@@ -182,15 +184,14 @@ def find_listings(source: Any, symbol: str, date: core.TimeLike | None = None) -
     if is_folder:
         return choose_listing(find_dated(answers, symbol, str(source)), day)
 
-    stamps = sorted({answer.day for answer in answers if answer.day is not None})
-    if day in (None, preset_files.LATEST):
-        newest = None
-        if stamps:
-            newest = stamps[-1]
+    stated_days = sorted({answer.day for answer in answers if answer.day is not None})
+    newest = stated_days[-1] if stated_days else None
+    if day is None or day == preset_files.LATEST:
         return [join_answers(answers, symbol, newest)]
-    if stamps and stamps != [day]:
+
+    if stated_days and stated_days != [day]:
         raise VenueError(
-            f"date must be left out where the listing says its own, {stamps[-1]}, got {day} "
+            f"date must be left out where the listing says its own, {newest}, got {day} "
             f"({answers[0].name})"
         )
     return [join_answers(answers, symbol, day)]
