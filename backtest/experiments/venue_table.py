@@ -16,7 +16,7 @@ from backtest.experiments.tables import DEFAULT_VENUE, SAMPLE
 from backtest.margin import RateCurve
 from backtest.market import Market, Markets, is_panel
 from backtest.venue import Venue, preset_files
-from backtest.venue.symbols import describe_other_symbol, describe_rules, names_symbol
+from backtest.venue.symbols import describe_other_symbol, describe_rules, find_preset_symbol
 
 
 def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
@@ -122,23 +122,19 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     if ":" in venue or venue.endswith(preset_files.SUFFIXES):
         return text
 
-    symbols = [file.symbol for file in preset_files.available() if file.venue == venue]
     names = [known for known in (name, market.instrument) if known]
-    if not symbols:
+    is_known = any(file.venue == venue for file in preset_files.available())
+    if not is_known:  # the preset says what there is
         return f"{venue}:{names[-1]}{at}{date}"
 
-    # A symbol of that very name, or else the longest that is the same coin's.
-    candidates = [name for name in names if name in symbols]
-    if not candidates:
-        alike = [symbol for name in names for symbol in symbols if names_symbol(symbol, name)]
-        candidates = sorted(alike, key=len, reverse=True)
-    if not candidates:
+    symbol = find_preset_symbol(venue, *names)
+    if symbol is None:
         raise core.VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
             f"{names[-1]!r}; an experiment gives one, [venue.{name}] with preset = "
             "'NAME:SYMBOL' or 'file:LISTING.json'"
         )
-    return f"{venue}:{candidates[0]}{at}{date}"
+    return f"{venue}:{symbol}{at}{date}"
 
 
 def apply_lending(draft: Draft, venue: Any, markets: Markets) -> Any:

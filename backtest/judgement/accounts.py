@@ -23,8 +23,8 @@ from backtest.search.equal_risk import ScaledAccount, explain_lack, hold_at_equa
 from backtest.search.problem import Search
 from backtest.search.timing import cut_test, read_decided
 from backtest.search.walk_forward import read_segments, walk_forward
-from backtest.venue import Venue, preset_files
-from backtest.venue.symbols import names_symbol
+from backtest.venue import Venue
+from backtest.venue.symbols import find_preset_symbol, names_symbol
 
 AnyMarkets = Mapping[str, Market] | Sequence[Market] | Market | None
 
@@ -220,17 +220,6 @@ def choose_venue(venue: Any, market: Market) -> tuple[Any, str]:
     settings = venue.to_dict()
     changed = {name: value for name, value in settings.items() if value != usual[name]}
     return Venue.preset(preset, own_symbol).override(changed), ""
-
-
-def find_preset_symbol(house: str, instrument: str) -> str | None:
-    """Return the symbol under which the presets of a venue have an instrument, None without one."""
-    symbols = [preset.symbol for preset in preset_files.available() if preset.venue == house]
-    if instrument in symbols:
-        return instrument
-    for symbol in symbols:
-        if names_symbol(symbol, instrument):
-            return symbol
-    return None
 
 
 def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) -> JudgedAccount:

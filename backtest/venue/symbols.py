@@ -44,10 +44,25 @@ def advise_rules(venue: Venue, instrument: str, *, has_sessions: bool = False) -
         return f"give its own, --venue {STOCKS}"
 
     house, _, _ = venue.preset_of_rules.partition(":")
-    for preset in preset_files.available():
-        if preset.venue == house and names_symbol(preset.symbol, instrument):
-            return f"give its own, --venue {preset.name}"
+    symbol = find_preset_symbol(house, instrument)
+    if symbol is not None:
+        return f"give its own, --venue {house}:{symbol}"
     return f"give its own, {advise_listing(instrument)}"
+
+
+def find_preset_symbol(house: str, *names: str) -> str | None:
+    """Return the symbol under which the presets of a venue have an instrument, None without one.
+
+    ``names`` are those of the instrument. A symbol of that very name is its own, or else the
+    longest that is of the same coin.
+    """
+    symbols = [preset.symbol for preset in preset_files.available() if preset.venue == house]
+    same = [name for name in names if name in symbols]
+    if same:
+        return same[0]
+
+    alike = [symbol for name in names for symbol in symbols if names_symbol(symbol, name)]
+    return max(alike, key=len, default=None)
 
 
 def advise_listing(instrument: str) -> str:
