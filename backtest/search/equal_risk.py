@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
@@ -32,6 +32,14 @@ NEAR = 0.01
 """The relative distance up to which the risk of two accounts counts as equal."""
 ELASTICITY = (0.25, 4.0)
 """Bounds on the elasticity of volatility to scale, for the next step of the search."""
+SCAN_STEP = 0.005
+"""The relative step between scales that are tried where the secant search fails."""
+SCAN_STEPS = 8
+"""The steps to each side that are tried then: up to 4 % of the scale."""
+SCAN_BANDS = (1.0, 0.95, 1.05)
+"""The factors on the no-trade band of a constant leverage that are tried at each of them."""
+SCAN_WITHIN = 0.25
+"""The relative distance from the target volatility beyond which no scan is made."""
 
 
 class ScaledAccount(NamedTuple):
@@ -64,15 +72,25 @@ def scale_to_volatility(
     target: float,
     most: float = 1.0,
     exact: float = EXACT,
-    run_at: Callable[[float, ScaledAccount], Result] | None = None,
+    run_at: Callable[[float, ScaledAccount, float], Result] | None = None,
 ) -> ScaledAccount:
     """Scale all positions of an account, and run it again, until it has an annual volatility.
 
     ``most`` is the largest scale; ``run_at`` returns the account at a scale, given the nearest one
-    so far. Secant steps in logarithms: ln c <- ln c + ln(target / sigma) / e, with the elasticity
-    e = 1 at first, and then d ln sigma / d ln c of the last two runs. The nearest of at most 6 runs
-    is returned; ``distance`` says how near, ``exact`` how near suffices.
+    so far and a factor on its no-trade band. Secant steps in logarithms: ln c <- ln c +
+    ln(target / sigma) / e, with the elasticity e = 1 at first, and then d ln sigma / d ln c of the
+    last two runs. The nearest of at most 6 runs is returned; ``distance`` says how near, ``exact``
+    how near suffices. Where none of them is within 1 %, :func:`scan_scales` looks around the
+    nearest.
     """
+
+    def run_scaled(scale: float, nearest: ScaledAccount, band_factor: float) -> ScaledAccount:
+        if run_at is None:
+            run = run_again(result, result.setup.scale(scale))
+        else:
+            run = run_at(scale, nearest, band_factor)
+        return nearest._replace(result=run, scale=scale)
+
     volatility = result.metrics["volatility"]
     best = ScaledAccount(result, 1.0, volatility, target)
     scale = 1.0
@@ -84,21 +102,62 @@ def scale_to_volatility(
         step = math.exp(math.log(target / volatility) / elasticity)
         scale_before = scale
         scale = min(most, scale * step)
-        if run_at is None:
-            run = run_again(result, result.setup.scale(scale))
-        else:
-            run = run_at(scale, best)
-        scaled = best._replace(result=run, scale=scale)
+        scaled = run_scaled(scale, best, 1.0)
         if scaled.distance < best.distance:
             best = scaled
 
         # The elasticity between the last two runs is that of the next step.
         volatility_before = volatility
-        volatility = run.metrics["volatility"]
+        volatility = scaled.result.metrics["volatility"]
         if not volatility > LEAST_DEVIATION or scale == scale_before:
             break
         change = math.log(volatility / volatility_before)
         elasticity = float(np.clip(change / math.log(scale / scale_before), *ELASTICITY))
+
+    if not is_worth_a_scan(best):
+        return best
+    band_factors = (1.0,) if run_at is None else SCAN_BANDS
+    return scan_scales(best, most, band_factors, run_scaled)
+
+
+def is_worth_a_scan(nearest: ScaledAccount) -> bool:
+    """Return whether other scales beside that of an account may have the volatility it lacks.
+
+    Far from the target, and after a liquidation, it is not the search that failed.
+    """
+    metrics = nearest.result.metrics
+    if metrics["ruined"] or metrics["liquidations"]:
+        return False
+    return NEAR < nearest.distance <= SCAN_WITHIN
+
+
+def scan_scales(
+    nearest: ScaledAccount,
+    most: float,
+    band_factors: Sequence[float],
+    run_scaled: Callable[[float, ScaledAccount, float], ScaledAccount],
+) -> ScaledAccount:
+    """Return the first account within 1 % of its volatility, outward from a scale.
+
+    A no-trade band makes volatility jump as the scale or the band changes, as other bars trade: it
+    neither rises throughout nor reaches each value, and secant steps miss it. What is tried is a
+    fixed grid of scales to both sides, at most ``most``, each with some factors on the band;
+    without one within 1 %, the nearest is returned.
+    """
+    best = nearest
+    for place in range(2 * SCAN_STEPS):
+        side = -1.0 if place % 2 else 1.0
+        steps = 1 + place // 2
+        scale = nearest.scale * math.exp(side * steps * SCAN_STEP)
+        if scale > most:
+            continue
+
+        for band_factor in band_factors:
+            scaled = run_scaled(scale, nearest, band_factor)
+            if scaled.distance < best.distance:
+                best = scaled
+            if best.distance <= NEAR:
+                return best
     return best
 
 
@@ -286,17 +345,17 @@ def hold_at_equal_risk(
     def run_constant(scale: float, band_share: float) -> Result:
         return run_again(result, set_up_constant(setup, scale, decided, band_share))
 
-    def run_at(scale: float, nearest: ScaledAccount) -> Result:
+    def run_at(scale: float, nearest: ScaledAccount, band_factor: float) -> Result:
         """Run the constant leverage at a scale, with the band that is proportional to it.
 
         Its gross leverage is that of the nearest run so far, times the change of scale: but for
         costs the two are proportional.
         """
         if not decided.gross > 0.0:
-            return run_constant(scale, band_share=1.0)
+            return run_constant(scale, band_share=band_factor)
         gross_of_nearest = measure_gross(nearest.result, int(decided.first.min()))
         gross = gross_of_nearest * scale / nearest.scale
-        return run_constant(scale, band_share=gross / decided.gross)
+        return run_constant(scale, band_share=band_factor * gross / decided.gross)
 
     # Before the first run no gross leverage is known: it has the bands of the account.
     target = like.metrics["volatility"] if volatility is None else volatility

@@ -755,6 +755,8 @@ class WalkForward(v.Validation):
         better = e.name_better(self.figures["beside"], self.result.metrics, days=days)
         if better:
             yield f"{core.capitalize(better)}."
+        if self.figures["lack"]:
+            yield f"No constant leverage stands beside it: {self.figures['lack']}."
 
     @property
     def note(self) -> str:
@@ -779,13 +781,6 @@ class WalkForward(v.Validation):
         if short:
             sentences.append(short)
         return " ".join(sentences)
-
-    def describe_benchmarks(self) -> str:
-        """Return what the accounts are compared with, and why not with constant leverage, if so."""
-        lack = self.figures["lack"]
-        if lack:
-            return f"{BESIDE} There is no constant leverage: {lack}."
-        return BESIDE
 
     def list_parts(self) -> list[Part]:
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
@@ -838,7 +833,7 @@ class WalkForward(v.Validation):
         return ShownTable(
             measures,
             "Measures over all test spans",
-            self.describe_benchmarks(),
+            BESIDE,
             labels=core.Head("account"),
             columns=MEASURES,
         )

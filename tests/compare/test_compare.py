@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
@@ -15,8 +16,10 @@ from backtest.report.write import build_head
 from backtest.results import STATISTICS, load_saved
 from backtest.search.comparison import TITLES
 from backtest.search.equal_risk import (
+    MOST_RUNS,
     hold_at_equal_risk,
     read_decisions,
+    scale_to_volatility,
     set_up_constant,
 )
 from backtest.strategies import Constant, Cppi, VolTarget
@@ -274,6 +277,39 @@ def test_constant_leverage_at_equal_risk_of_a_constant_leverage_is_itself():
 
     loaded = hold_at_equal_risk(dataclasses.replace(result, setup=None))
     assert loaded.why == "a loaded result cannot be run again"
+
+
+def search_jumping(jump, liquidations=0.0):
+    """Search the scale of half the volatility where it jumps, and return it with the scales tried.
+
+    Volatility is in proportion to the scale, but is off by ``jump`` to either side at two of three
+    scales, as with a no-trade band, where another bar trades as the leverage changes.
+    """
+    tried = []
+
+    def run_at(scale, nearest=None, band_factor=1.0):
+        place = round(1000.0 * scale)
+        side = 1.0 if place % 2 else -1.0
+        off = 0.0 if place % 3 == 0 else side * jump
+        metrics = {"volatility": 0.6 * scale * (1.0 + off), "ruined": 0.0}
+        metrics["liquidations"] = liquidations
+        tried.append(scale)
+        return SimpleNamespace(metrics=metrics)
+
+    found = scale_to_volatility(run_at(1.0), 0.3, most=math.inf, run_at=run_at)
+    return found, len(tried) - 1
+
+
+def test_the_search_for_equal_risk_finds_a_volatility_that_jumps_with_the_leverage():
+    """A constant leverage of a band had the volatility, and was said not to be found."""
+    found, n_runs = search_jumping(jump=0.03)
+    assert found.distance <= 0.01
+    assert MOST_RUNS < n_runs <= 4 * MOST_RUNS
+    assert search_jumping(jump=0.03)[0].scale == found.scale
+
+    liquidated, n_runs = search_jumping(jump=0.03, liquidations=1.0)
+    assert liquidated.distance > 0.01
+    assert n_runs == MOST_RUNS
 
 
 class Late(bt.Policy):

@@ -307,6 +307,13 @@ def test_a_verdict_names_the_benchmark_that_grew_more(fallen):
     assert "uy and hold" not in make_walk(fallen, beside=lines).details
 
 
+def test_a_walk_without_constant_leverage_says_why_in_the_terminal_too(fallen):
+    """Its row was missing from the table, and only the page said why."""
+    why = "no constant leverage was found within 1 % of its volatility"
+    told = " ".join(make_walk(fallen, lack=why).summary().split())
+    assert f"No constant leverage stands beside it: {why}." in told
+
+
 def test_a_constraint_that_the_account_broke_is_a_notice(fallen, tmp_path):
     """30 % were asked, more came, and the page said so nowhere."""
     fall = fallen.result.metrics["max_drawdown"]
