@@ -16,7 +16,7 @@ from backtest.judgement.accounts import JudgedAccount, fix_direction
 from backtest.judgement.growth import measure_growth
 from backtest.results import Result
 from backtest.risk.largest_leverage import search_paths
-from backtest.risk.leverage_sizes import find_cap
+from backtest.risk.leverage_sizes import find_binding_factor, find_cap
 from backtest.risk.liquidations import (
     BY_MODEL,
     LiquidationRisk,
@@ -190,17 +190,12 @@ def describe_cap(result: Result, scaled: Result, scale: float) -> dict[str, Any]
             "cap_from": math.nan,
         }
 
-    target = result.quotes.signal * result.of_positions("target")
-    decided = np.abs(target).sum(axis=1)  # gross leverage at each close
-    highest = float(np.nanmax(decided, initial=0.0))
-    cap_from = math.nan
-    if highest > 0.0:
-        cap_from = min(cap.leverage / highest, scale)
+    cap_from = find_binding_factor(cap, result)
     return {
         "cap": cap.cause,
         "cap_share": cap.share,
         "cap_leverage": cap.leverage,
-        "cap_from": cap_from,
+        "cap_from": min(cap_from, scale),
     }
 
 

@@ -20,13 +20,21 @@ from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
-from backtest.risk.leverage_sizes import choose_grid, name_size, scale_policy
+from backtest.risk.leverage_sizes import (
+    choose_grid,
+    find_binding_factor,
+    find_cap,
+    name_size,
+    scale_policy,
+)
 from backtest.risk.leverage_trials import HISTORY
 from backtest.risk.path_drift import Drift, describe_drift
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, simulate_paths
 
 YEAR = YEAR_DAYS * DAY
+MOST_CUT = 0.5
+"""The share of decisions that a limit cuts from which the best size is read as its own."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,11 +88,39 @@ class LeverageFrontier(SettingsResult):
                 f"At no {size} that was tried does the median account grow on {source}. It shrinks "
                 f"least at {best.removesuffix(',')}"
             )
+        outcome += self._write_past_cap(float(row["size"]))
 
         lost = core.format_chance(float(row["wiped_out"]))
         liquidated = core.format_chance(float(row["p_liquidation"]))
         return (
             f"{outcome}; {lost} are wiped out, and {liquidated} of accounts are liquidated there."
+        )
+
+    def _write_past_cap(self, size: float) -> str:
+        """Return that a size is past where a limit cuts most decisions, as a clause, if it is."""
+        cap = self.settings["cap"]
+        if cap is None or cap["share"] <= MOST_CUT or not size > cap["binds_from"]:
+            return ""
+        return (
+            f", past about {cap['binds_from']:.2g}, from where {cap['cause']} binds and growth is "
+            "nearly flat"
+        )
+
+    def _write_cap(self) -> str:
+        """Return which limit cuts the largest best size, and from which size on, if one does."""
+        cap = self.settings["cap"]
+        if cap is None:
+            return ""
+        size = self.table.index.names[1]
+        text = (
+            f"At {cap['size']:.3g} {cap['cause']} cuts {core.format_percent(cap['share'])} of the "
+            f"decisions on the first path, to {cap['leverage']:.2f}x on average"
+        )
+        if math.isnan(cap["binds_from"]):
+            return f" {text}."
+        return (
+            f" {text}: {cap['cause']} binds from a {size} of about {cap['binds_from']:.2g} on, "
+            "and a larger one changes little."
         )
 
     def find_best(self, source: str) -> float:
@@ -100,8 +136,9 @@ class LeverageFrontier(SettingsResult):
         sources = list(dict.fromkeys(self.table.index.get_level_values(0)))
         others = [f"{self.find_best(name):.3g} on {name}" for name in sources[1:]]
         return (
-            f"Its best is {', '.join(others)}. The drift is an assumption: without one, the "
-            f"median only falls with leverage, and that of history is mostly noise. {past}"
+            f"Its best is {', '.join(others)}.{self._write_cap()} The drift is an assumption: "
+            "without one, the median only falls with leverage, and that of history is mostly "
+            f"noise. {past}"
         )
 
     def list_parts(self) -> list[Part]:
@@ -374,14 +411,16 @@ def leverage_frontier(
     best = pd.DataFrame(described).T.rename_axis("source")
     types = dict.fromkeys(best, float) | {"is_at_end": bool}
 
+    best = best.astype(types)
     settings = r.describe_terms(policy or "one position, held", conditions) | {
+        "cap": describe_cap(terms, with_drift, size=float(best["size"].max())),
         "horizon": horizon,
         "drift": next(iter(sources)),
         "paths": with_drift.describe(),
     }
     return LeverageFrontier(
         table,
-        best.astype(types),
+        best,
         settings=settings,
         market=conditions.market,
     )
@@ -421,6 +460,22 @@ class Terms(NamedTuple):
             np.asarray(is_liquidated),
             np.asarray(is_ruined),
         )
+
+
+def describe_cap(terms: Terms, paths: Paths, size: float) -> dict[str, Any] | None:
+    """Return the limit that cuts most decisions of an account of a size, on the first path.
+
+    With ``binds_from``, the size from which it binds, about. None without such a limit, and for one
+    position that is held: its grid ends at what venue and account allow.
+    """
+    if terms.policy is None:
+        return None
+    result = terms.begin(paths, size).run_path(0)
+    cap = find_cap(result)
+    if cap is None:
+        return None
+    binds_from = min(find_binding_factor(cap, result), 1.0) * size
+    return {**cap._asdict(), "size": size, "binds_from": binds_from}
 
 
 def name_source(paths: Paths) -> str:

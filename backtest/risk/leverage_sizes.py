@@ -73,6 +73,19 @@ def find_cap(result: Result) -> Cap | None:
     )
 
 
+def find_binding_factor(cap: Cap, result: Result) -> float:
+    """Return the factor on the policy of an account from which a limit binds, about.
+
+    That is where its largest gross leverage is what the limit leaves; NaN if it decided nothing.
+    """
+    target = result.quotes.signal * result.of_positions("target")
+    decided = np.abs(target).sum(axis=1)  # gross leverage at each close
+    highest = float(np.nanmax(decided, initial=0.0))
+    if not highest > 0.0:
+        return math.nan
+    return cap.leverage / highest
+
+
 def choose_grid(
     policy: AnyPolicy | None,
     test: Conditions,

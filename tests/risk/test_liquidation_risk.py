@@ -792,6 +792,27 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert found.details.startswith("Its best is ")
 
 
+def test_a_frontier_names_the_limit_that_cuts_orders_of_larger_factors(monkeypatch):
+    """Initial margin of a half leaves 2x of any factor on 1x: growth is nearly flat beyond."""
+    monkeypatch.setattr(growth_frontier, "choose_grid", lambda *_: np.array([1.0, 3.0, 4.0]))
+    monkeypatch.setattr(growth_frontier, "REFINED", 2)
+    market = kit.market_of(100.0 * 1.001 ** np.arange(120), "1h", start="2023-01-01")
+    how = {"horizon": "24h", "model": models.GBM(volatility=0.05), "paths": 6, "drift": 0.5}
+    terms = {**TERMS, "venue": kit.make_venue(max_leverage=2.0), "compile": False}
+    found = ask_test("leverage_frontier", market, Constant(1.0), **terms, **how)
+
+    cap = found.settings["cap"]
+    assert cap["cause"] == "initial margin"
+    assert cap["binds_from"] == pytest.approx(2.0, rel=0.02)
+    assert "initial margin binds from a factor of about 2 on" in found.details
+    assert ", past about 2, from where initial margin binds and growth is nearly flat" in (
+        found.verdict
+    )
+
+    held = ask_test("leverage_frontier", market, **terms, **how)
+    assert held.settings["cap"] is None
+
+
 def test_a_drift_within_its_error_shrinks_to_none():
     """History's drift d with standard error s counts as d (1 - s^2 / d^2), at least 0."""
     moves = np.random.default_rng(4).normal(0.0005, 0.01, 2000)
