@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
+from backtest.account.account import WHOLE, Account
 from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.engine.checks import list_misfits
 from backtest.engine.run import run
@@ -132,6 +133,26 @@ def split_conditions(test: Conditions, policy: AnyPolicy) -> list[JudgedTest]:
         )
         tests.append(JudgedTest(name, alone, pick_one(policy, name, "policy")))
     return tests
+
+
+def describe_separation(conditions: Conditions, n_tests: int) -> str:
+    """Say that the account which several markets share is not judged; empty of one market."""
+    if n_tests < 2:
+        return ""
+    weight = ""
+    if isinstance(conditions.signal, pd.DataFrame | Mapping):
+        weight = ", times its own weight"
+    text = (
+        f"Each of these {n_tests} markets is judged in an account of its own with all of the "
+        f"capital{weight}: one cross account of them all, where they share margin, is not judged"
+    )
+
+    account = conditions.account
+    unused = [name for name in WHOLE if getattr(account, name) != getattr(Account, name)]
+    if unused:
+        verb = "is" if len(unused) == 1 else "are"
+        text = f"{text}, and {', '.join(unused)} {verb} not used"
+    return f"{text}. `backtest run` and `test.run` have that account."
 
 
 def name_markets(markets: AnyMarkets) -> dict[str, Market]:

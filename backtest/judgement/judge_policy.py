@@ -113,7 +113,8 @@ def judge(
         warnings.simplefilter("ignore")  # notices and rows say what matters
         court.run(tests, tune)
         court.answer()
-    return court.write(tests, policy, tune)
+    separation = accounts.describe_separation(conditions, len(tests))
+    return court.write(tests, policy, tune, separation)
 
 
 class Court:
@@ -251,7 +252,7 @@ class Court:
                 compile=self.compile,
             )
             limits |= scale
-            yield survival.write_scale(limits, self.paths)
+            yield survival.write_scale(limits, self.paths, is_walk=bool(account.segments))
             yield from self.keep_scores(account, scores)
         except core.BacktestError as error:
             limits["why"] = str(error)
@@ -396,8 +397,12 @@ class Court:
         tests: list[accounts.JudgedTest],
         policy: AnyPolicy,
         tune: int | None,
+        separation: str,
     ) -> Judgement:
-        """Return the judgement of the rows that were written."""
+        """Return the judgement of the rows that were written.
+
+        ``separation`` says which account of several markets is not judged.
+        """
         tables = {}
         for name, columns in TABLES.items():
             tables[name] = make_table(self.rows[name], columns)
@@ -419,6 +424,7 @@ class Court:
                 "is_counted": self.store is not None,
                 "is_scored": self.score,
                 "faults": self.faults,
+                "separation": separation,
                 "cautions": [judged.caution for judged in tests if judged.caution],
             },
             markets={name: test.market for name, test in used.items()},
@@ -595,9 +601,11 @@ def write_cost(name: str, row: Row) -> str:
         compared = f"{compared}, {left} at {row['step']:g} times the {raised}"
 
     text = f"{lead}{compared} (n {row['n']:,})"
-    if costs.is_reversed(name, row):
-        return f"{text}; not by the {name}: other positions were held on the way"
-    return text
+    if not costs.is_reversed(name, row):
+        return text
+    if name == costs.DECAY:
+        return f"{text}; not the drag alone: the policy holds other sizes at that volatility"
+    return f"{text}; not by the {name}: other positions were held on the way"
 
 
 def write_given_up(name: str, given_up: float) -> str:

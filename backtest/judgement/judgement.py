@@ -14,7 +14,7 @@ from backtest import core
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
 from backtest.judgement import rule
-from backtest.judgement.costs import is_reversed
+from backtest.judgement.costs import DECAY, is_reversed
 from backtest.judgement.evidence import OF_OPTIONS, write_counts
 from backtest.judgement.growth import COLUMNS, POOLED
 from backtest.judgement.next_step import write_next_step
@@ -24,9 +24,10 @@ from backtest.judgement.survival import (
     YEAR_SHARE,
     Danger,
     find_worst,
+    name_disaster,
     name_scale,
     write_cap,
-    write_growth_at_scale,
+    write_history_at_scale,
 )
 from backtest.market import Market, Markets
 from backtest.results import Result
@@ -69,6 +70,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "leverage_today",
         "largest_scale",
         "growth_at_scale",
+        "drawdown_at_scale",
         "is_limited",
         "cap",
         "cap_share",
@@ -138,6 +140,7 @@ class Judgement(SettingsResult):
         of account and margin), and ``leverage_today`` of the account of the run, with which crashes
         begin; the ``largest_scale`` of the policy at 1 % in 30 days, its
         ``growth_at_scale`` (log growth a year on history, -inf of an account that is ruined),
+        ``drawdown_at_scale`` (its worst drawdown there, a fraction),
         ``is_limited`` (whether no scale that was tried is lost more often: it is where the search
         ended), the ``cap`` of venue or account that cuts ``cap_share`` of the decisions there, to
         ``cap_leverage`` on average, which it does from a scale of about ``cap_from`` on, the
@@ -335,7 +338,10 @@ class Judgement(SettingsResult):
             yield "Whether it survives could not be tested."
 
         if len(self.names) > 1:
-            yield f"This holds for these {len(self.names)} markets only."
+            yield (
+                f"This holds for these {len(self.names)} markets only, each in an account of its "
+                "own."
+            )
 
     @property
     def next_step(self) -> str:
@@ -348,7 +354,9 @@ class Judgement(SettingsResult):
         failed = [f"{name} failed: {why}" for name, why in self.faults.items()]
         cautions = [f"{core.capitalize(caution)}." for caution in self.settings["cautions"]]
         misfits = [f"{misfit}." for misfit in self.settings["misfits"]]
-        return (*failed, *cautions, *misfits)
+        separation = self.settings["separation"]
+        of_book = [separation] if separation else []
+        return (*failed, *of_book, *cautions, *misfits)
 
     @property
     def measures(self) -> dict[str, float]:
@@ -407,23 +415,31 @@ class Judgement(SettingsResult):
     def show_scale(self) -> Headline:
         """Return the smallest largest scale; where no scale tried was over, what it is over.
 
-        What can be survived need not be worth it: its growth on history stands beside it.
+        What can be survived need not be worth it: what history did at it stands beside it, and
+        first where that is a disaster, or the number alone would read as advice.
         """
         scale = self.limits["largest_scale"].astype(float)
         smallest = float(scale.min())
         number = Headline("largest_scale", "largest scale", smallest)
-        bound = "of the policy, at 1 % in 30 days"
+        subject = "the last fold's set" if self.settings["tune"] else "the policy"
+        bound = f"of {subject}, at 1 % in 30 days"
         if scale.isna().all():
             return number._replace(note=bound)
 
         is_limited = self.limits["is_limited"].astype(bool)
         if is_limited[scale == smallest].all():
             number = number._replace(text=name_scale(smallest, is_limited=True))
-            bound = "of the policy: no scale that was tried is over 1 % in 30 days"
+            bound = f"of {subject}: no scale that was tried is over 1 % in 30 days"
 
-        growth = self.limits["growth_at_scale"].astype(float).to_dict()
-        there = write_growth_at_scale(growth[scale.idxmin()])
-        return number._replace(note=f"{bound}; {there}")
+        limits: Any = self.limits.loc[str(scale.idxmin())]
+        there = write_history_at_scale(limits, is_walk=bool(self.settings["tune"]))
+        disaster = name_disaster(limits)
+        if not disaster:
+            return number._replace(note=f"{bound}; {there}")
+        return number._replace(
+            text=f"{number}: {disaster}",
+            note=f"no size to trade: {there}; {bound}",
+        )
 
     def show_danger(self) -> Headline:
         """Return the highest probability of loss in 30 days, or of how many paths none was lost."""
@@ -548,6 +564,7 @@ class Judgement(SettingsResult):
             "first_leverage": Head("a new account", "decides today", "turns"),
             "largest_scale": Head("largest scale", "at 1 % in 30 days"),
             "growth_at_scale": Head("growth there", "log, a year", "growth"),
+            "drawdown_at_scale": Head("worst drawdown", "there, on history", "percent"),
             "leverage_today": Head("the run", "leverage today", "turns"),
             "survived": Head("worst crash survived"),
             "survived_fall": Head("its fall", "of the mark", "percent"),
@@ -744,17 +761,28 @@ def list_notes(texts: pd.Series[str]) -> list[str]:
 def list_reversed(costs: pd.DataFrame) -> list[str]:
     """Return why growth moved the other way with more of a cost, where it did."""
     cases = []
+    notes = []
     row: Any
     for name, row in costs.iterrows():
-        if is_reversed(row["cost"], row):
+        if not is_reversed(row["cost"], row):
+            continue
+
+        if row["cost"] == DECAY:
+            notes.append(
+                f"{name}: growth is higher at {row['step']:g} times the volatility, where the "
+                "policy holds other sizes: its row of decay shows them too, and not the drag alone."
+            )
+        else:
             cases.append(f"{name} {row['cost']}")
-    if not cases:
-        return []
-    return [
-        f"Growth moved against more of the cost: {', '.join(cases)}. Sizes follow the equity, "
-        "bands and stops the path: other positions were held on the way, which is no effect of "
-        "the cost."
-    ]
+
+    if cases:
+        notes.insert(
+            0,
+            f"Growth moved against more of the cost: {', '.join(cases)}. The account held other "
+            "positions on the way, as sizes follow the equity, bands and stops the path, and these "
+            "earned more than the cost took.",
+        )
+    return notes
 
 
 def list_names(table: pd.DataFrame, is_meant: pd.Series[bool]) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ LEAST_PATHS = 2_000
 """Paths of a month, so that 20 are liquidated at the limit."""
 SAFE = 0.01
 """The largest probability of losing the account in 30 days that is safe."""
+DISASTER = 0.5
+"""The drawdown on history from which a largest scale is shown as no size to trade."""
 EVALUATIONS = 7
 """Scales of a policy that are tried."""
 LOW, HIGH = name_interval(BY_MODEL)
@@ -171,6 +173,7 @@ def judge_scale(
         "is_limited": largest.is_limited,
         "evaluations": len(largest.grid),
         "growth_at_scale": measure_growth(scaled),
+        "drawdown_at_scale": float(scaled.metrics["max_drawdown"]),
         **describe_cap(account.result, scaled, largest.leverage),
     }
     return limits, largest.scores
@@ -282,7 +285,8 @@ def write_leverage(leverage: float) -> str:
     return f"{leverage:z.2f}x"
 
 
-def write_scale(limits: dict[str, Any], paths: int) -> str:
+def write_scale(limits: dict[str, Any], paths: int, *, is_walk: bool = False) -> str:
+    """Return the largest scale as a row of the progress; first what makes it no size to trade."""
     scale = f"{limits['largest_scale']:.3g}"
     bound = f"{core.format_chance(SAFE)} in {MONTH}"
     tried = f"n {paths:,} paths, {limits['evaluations']} scales tried"
@@ -290,7 +294,15 @@ def write_scale(limits: dict[str, Any], paths: int) -> str:
     if limits["is_limited"]:
         answer = f"no scale up to {scale}, the end of the search, is lost with over {bound}"
 
-    clauses = [f"{answer} ({tried})", write_growth_at_scale(limits["growth_at_scale"])]
+    if is_walk:
+        answer = f"{answer}, by the last fold's set"
+
+    clauses = [f"{answer} ({tried})"]
+    there = write_history_at_scale(limits, is_walk=is_walk)
+    if name_disaster(limits):
+        clauses.insert(0, f"no size to trade: at scale {scale}, {there.removeprefix('there ')}")
+    else:
+        clauses.append(there)
     if limits["cap"]:
         clauses.append(write_cap(limits))
     return "; ".join(clauses)
@@ -317,8 +329,30 @@ def name_scale(scale: float, *, is_limited: bool) -> str:
     return f"{scale:.3g}"
 
 
-def write_growth_at_scale(growth: float) -> str:
+def name_disaster(limits: Mapping[str, Any]) -> str:
+    """Return what history did at the largest scale, if it ruined or more than halved the account.
+
+    Empty if it did not.
+    """
+    if limits["growth_at_scale"] == -math.inf:
+        return "ruined on history"
+    if limits["drawdown_at_scale"] > DISASTER:
+        return f"fell {core.format_percent(limits['drawdown_at_scale'])} on history"
+    return ""
+
+
+def write_history_at_scale(limits: Mapping[str, Any], *, is_walk: bool) -> str:
+    """Return what history did to an account at the largest scale, as a clause.
+
+    ``is_walk`` says that this is the account of a whole walk, and the scale that of its last set.
+    """
+    subject = "the whole walk" if is_walk else "it"
+    growth = limits["growth_at_scale"]
     if growth == -math.inf:
-        return "there it is ruined on history"
+        return f"there {subject} is ruined on history"
+
     made = core.format_percent(growth, is_signed=True)
-    return f"there it made {made} of log growth a year on history"
+    text = f"there {subject} made {made} of log growth a year on history"
+    if limits["drawdown_at_scale"] > DISASTER:
+        return f"{text}, and fell {core.format_percent(limits['drawdown_at_scale'])}"
+    return text

@@ -13,7 +13,12 @@ import pytest
 import backtest as bt
 from backtest.engine import plain
 from backtest.judgement import growth, rule, survival
-from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
+from backtest.judgement.accounts import (
+    JudgedAccount,
+    choose_venue,
+    describe_separation,
+    find_benchmark,
+)
 from backtest.judgement.costs import judge_costs
 from backtest.judgement.judge_policy import JudgedRow, write_cost, write_crashes
 from backtest.judgement.judgement import (
@@ -227,7 +232,7 @@ def test_beside_the_largest_scale_stands_the_growth_of_the_account_at_it(calm):
     by_hand = np.mean(np.log1p(returns[-n:])) * 365.25
     assert limits["growth_at_scale"] == pytest.approx(by_hand, rel=1e-3)
 
-    text = f"there it made {100.0 * limits['growth_at_scale']:+,.2f} % of log growth a year on"
+    text = f"it made {100.0 * limits['growth_at_scale']:+,.2f} % of log growth a year on"
     assert any(text in row.text for row in rows)
     tables = [block for part in judged.list_parts() for block in part.blocks]
     assert any("growth_at_scale" in getattr(table, "columns", ()) for table in tables)
@@ -288,6 +293,7 @@ def test_a_search_that_ends_without_an_answer_does_not_state_one(short):
     limits = short.limits.assign(
         largest_scale=19.09,
         growth_at_scale=-0.5,
+        drawdown_at_scale=0.4,
         is_limited=True,
         cap="initial margin",
         cap_share=0.9,
@@ -326,7 +332,45 @@ def test_a_constant_at_a_scale_is_the_constant_of_that_leverage():
 def test_growth_at_a_scale_that_ruins_is_minus_infinity():
     ruined: Any = SimpleNamespace(metrics={"ruined": 1.0})
     assert growth.measure_growth(ruined) == -math.inf
-    assert survival.write_growth_at_scale(-math.inf) == "there it is ruined on history"
+    limits = {"growth_at_scale": -math.inf, "drawdown_at_scale": 1.0}
+    assert survival.write_history_at_scale(limits, is_walk=False) == "there it is ruined on history"
+
+
+@pytest.mark.parametrize(("made", "fell", "alone", "first"), [
+    (-math.inf, 1.0, "over 19: ruined on history", "the whole walk is ruined on history"),
+    (-0.8, 0.9, "over 19: fell 90.00 % on history", "the whole walk made -80.00 % of log growth"),
+])  # fmt: skip
+def test_a_largest_scale_that_history_does_not_survive_reads_as_no_advice(
+    short, made, fell, alone, first
+):
+    """A headline of 19 stood above the words that history is ruined there."""
+    limits = short.limits.assign(
+        largest_scale=19.09,
+        growth_at_scale=made,
+        drawdown_at_scale=fell,
+        is_limited=True,
+    )
+    settings = {**short.settings, "tune": 24}
+    walked = dataclasses.replace(short, limits=limits, settings=settings)
+    headline = walked.show_scale()
+    assert str(headline) == alone
+    assert headline.note.startswith(f"no size to trade: there {first}")
+    assert "; of the last fold's set: no scale that was tried" in headline.note
+
+    row = survival.write_scale({**limits.loc["SHORT"]}, 2_000, is_walk=True)
+    assert row.startswith(f"no size to trade: at scale 19.1, {first}")
+    assert "over 1 % in 30d, by the last fold's set" in row
+
+
+def test_a_judgement_of_several_markets_says_that_their_shared_account_is_not_judged():
+    account = bt.Account(max_gross_leverage=3.0)
+    conditions = bt.Backtest(make_market(1.0, seed=1), account=account, venue=free_venue())
+    told = describe_separation(plain(conditions), 3)
+    assert told.startswith("Each of these 3 markets is judged in an account of its own")
+    assert "one cross account of them all, where they share margin, is not judged" in told
+    assert "max_gross_leverage is not used" in told
+    assert "not used" not in describe_separation(plain(make_test(make_market(1.0, seed=1))), 2)
+    assert describe_separation(plain(conditions), 1) == ""
 
 
 def test_the_crashes_are_those_of_the_stress_test(calm):
@@ -398,7 +442,18 @@ def test_a_row_of_a_cost_names_its_growth_and_says_where_more_of_it_helped():
 
     usual = make_cost(0.0025, -0.1873, -0.19)
     assert write_cost("slippage", usual).endswith("the slippage (n 362)")
+    assert "other positions on the way" in note
     assert list_reversed(costs.assign(growth_at_step=-0.19)) == []
+
+    # A higher volatility is another market: what sizes by it holds less.
+    decay = costs.assign(cost="decay", step=1.25)
+    assert list_reversed(decay) == [
+        "BTC: growth is higher at 1.25 times the volatility, where the policy holds other sizes: "
+        "its row of decay shows them too, and not the drag alone."
+    ]
+    assert write_cost("decay", {**row, "step": 1.25}).endswith(
+        "; not the drag alone: the policy holds other sizes at that volatility"
+    )
 
     # What is negative was added; more of it adds more, as of dividends.
     assert "decay added 15.91 % of log growth a year against leverage 1; " in write_cost(
