@@ -250,15 +250,15 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
     )
     counting = Counting(clock=clock, log_returns=log_returns, tally=tally)
     may_be_quiet = begin_bars(terms, feed, deciders, state)
-    is_alone = may_be_quiet and may_pass_alone(bar, deciders)
+    has_one_plain = may_be_quiet and may_pass_quiet(bar, deciders)
     wants = find_wants(bar, deciders, tape)
 
     was_quiet = False
     t = start
     while t < stop:
-        # One position passes its quiet bars and its fills in registers. The first bar is none of
-        # them: it writes the whole quotes.
-        if is_alone and t > start:
+        # An account of one position has a quick loop of its own, which goes on as far as it may. It
+        # cannot take the first bar, which writes the whole quotes.
+        if has_one_plain and t > start:
             t, why = pass_quiet(bar, counting, deciders, tape, t, stop)
             if why != DONE or t == stop:
                 return t, why
@@ -268,10 +268,10 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if wants.is_counted:
             remember_marks(bar, tape, t, t == start)
 
-        # The steps of the bar. Several positions may pass it together, if it is quiet or only fills
-        # orders; a bar that is LEFT has changed nothing yet, and takes the general steps.
+        # The steps of the bar. For several positions there is a quick way too, if the bar is quiet
+        # or only fills orders. If that is LEFT, it has changed nothing: the general steps follow.
         way = a.LEFT
-        if may_be_quiet and not is_alone and t > start:
+        if may_be_quiet and not has_one_plain and t > start:
             way = a.take_together(bar, t, was_quiet)
         if way == a.LEFT:
             a.process_bar(bar, t)
@@ -320,8 +320,11 @@ def begin_peak(deciders: Deciders, state: a.AccountState) -> None:
         deciders.memory[-1] = state.wallet.peak
 
 
-def may_pass_alone(bar: a.AccountBar, deciders: Deciders) -> bool:
-    """Return whether :func:`pass_quiet` knows the account, and each close asks its policy alone."""
+def may_pass_quiet(bar: a.AccountBar, deciders: Deciders) -> bool:
+    """Return whether :func:`pass_quiet` may simulate the account.
+
+    It has one position under plain rules, and one policy, which decides at each close.
+    """
     has_overlay = deciders.asks[1] != 0
     if sees_longer_bars(deciders) or has_overlay:
         return False

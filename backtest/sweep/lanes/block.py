@@ -680,7 +680,7 @@ class LaneFees:
     def __init__(self, block: Block, lanes: Lanes) -> None:
         """Begin with nothing traded, on the day on which the sweep begins.
 
-        The lanes are those of the block, whose sets may have different fees.
+        ``lanes`` are the arrays of the block, whose sets may have different fees.
         """
         # Views of the memory of the lanes, by row and lane: what was traded is read from
         # ``account``, and fee rates are written into ``numbers``.
@@ -737,14 +737,14 @@ NOT_LOCATED = 0
 
 
 class Room:
-    """What the blocks of a thread share: the market, and an account that passes bars alone.
+    """What the blocks of a thread share: the market, and an account to simulate one lane at a time.
 
     Blocks whose inputs are the same object use it one after another, and each begins it anew
     (:meth:`begin`). So its memory is made once, and arguments of compiled code are packed once.
     """
 
     def __init__(self, block: Block) -> None:
-        """Make the account in which lanes of a block pass bars alone, and keep what it begins with.
+        """Make the account in which one lane at a time is simulated alone, and note how it begins.
 
         The market and the terms are those of the first set of the block.
         """
@@ -752,14 +752,14 @@ class Room:
         self.inputs = setup.inputs
         self.first = setup.first
 
-        # The loop over lanes, the market that it passes, and its terms, which change on the way.
+        # The loop over lanes, the market, and the terms, which change on the way.
         self.simulate_block = _compile.Caller(find_block())
         self.market = BlockMarket(self.inputs.feed, self.inputs.clock, self.inputs.log_returns)
         self.terms_in_time = start_terms(self.inputs, self.first)
 
-        # The account has no collateral. Its bars are not recorded, so the tape is off and has no
-        # room. It decides nothing, as lanes are asked together. The address of its loop is found
-        # when the first block runs (:meth:`find_single`).
+        # The account that simulates one lane at a time. It has no collateral. Its bars are not
+        # recorded: the tape is off and has no room. It decides nothing, as all lanes decide
+        # together. The address of its loop is found in the first block (:meth:`find_single`).
         n_instruments = self.inputs.feed.open.shape[1]
         n_assets = 0
         tape = engine.new_tape(n_instruments, n_bars=0, first=setup.first, capacity=0)
@@ -795,11 +795,12 @@ class Room:
             self.terms_in_time = start_terms(self.inputs, self.first)
 
     def find_single(self, tally: Tally) -> SingleRun:
-        """Return what a lane is simulated alone in a bar with: the same record for all blocks.
+        """Return the account and records in which a lane is simulated alone, for all blocks.
 
-        Compiled code is made for the kinds of its arguments, such as the tally of a lane. So the
-        loop of a run is called once with all that it will be given. For a ``stop`` of ADDRESS it
-        passes no bar, and returns the address of its compiled code.
+        They have the address of the compiled loop of a run. It is found in the first block: the
+        loop is called with all that it will be given, such as the tally of a lane, as it is
+        compiled for the kinds of its arguments. For a ``stop`` of ADDRESS it simulates no bar, and
+        returns its address.
         """
         single = self.single
         if single.address == NOT_LOCATED:
@@ -837,7 +838,10 @@ def start_terms(inputs: Any, first: int) -> engine.TermsInTime:
 
 
 def silence(deciders: engine.Deciders, n_instruments: int) -> engine.Deciders:
-    """Return policies that decide nothing, for a lane that is simulated alone in a bar."""
+    """Return policies that decide nothing, for a lane that is simulated alone in a bar.
+
+    The decisions at its close are made for all lanes together.
+    """
     none = np.zeros(n_instruments + 1, np.int64)
     return deciders._replace(
         asks=none,

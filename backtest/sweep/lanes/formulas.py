@@ -72,7 +72,7 @@ def write_lane_formula(
     columns: tuple[str, ...],
     varied: frozenset[str],
     swept: frozenset[str],
-    read: frozenset[str],
+    fields_read: frozenset[str],
     *,
     has_own_columns: bool,
 ) -> engine.Recipe:
@@ -92,7 +92,7 @@ def write_lane_formula(
 
     Four sets of names decide it: the ``columns`` that the policy observes; the parameters that are
     ``varied`` over lanes, read in the loop; those that are ``swept``, as others are constants if
-    they are 0 or 1; and the fields of the account that the policy ``read``.
+    they are 0 or 1; and ``fields_read``, those of the account that the policy reads.
 
     Its arguments are arrays of rows, with a number for each lane (:func:`make_ask`)::
 
@@ -104,9 +104,10 @@ def write_lane_formula(
         bar_numbers    the fields of the bar, but its time: numbers that all lanes share
         count, time    how many lanes; when the bar opens, ns
     """
+    # One formula serves all texts that it does not read.
     settings = dict(number_elements(policy.settings()))
     for name in find_observed_texts(type(policy)):
-        settings[name] = ""  # not read: one formula serves all texts
+        settings[name] = ""
 
     # Parameters by lane are read in the loop; others are named before it.
     shared = {name: f"shared_{name.replace('.', '_at_')}" for name in settings}
@@ -129,7 +130,7 @@ def write_lane_formula(
         ],
         settings=engine.write_settings(of_lane, policy),
         bar=["time / 1e9", *name_bar(columns, has_own_columns=has_own_columns)],
-        account=[f"account = AccountView({', '.join(list_shown(read))}, venue)"],
+        account=[f"account = AccountView({', '.join(list_shown(fields_read))}, venue)"],
         end=[
             f"        leverage += target[{at_row(1)}]",
             "        target[np.uint64(lane)] = leverage",
@@ -146,7 +147,7 @@ def write_lane_formula(
 
 
 def write_general_formula(
-    policy: Policy, columns: tuple[str, ...], read: frozenset[str], *, has_own_columns: bool
+    policy: Policy, columns: tuple[str, ...], fields_read: frozenset[str], *, has_own_columns: bool
 ) -> engine.Recipe:
     """Return the recipe of the formula that serves every sweep of a policy: all numbers vary."""
     numbers = frozenset(list_numbers(policy))
@@ -155,7 +156,7 @@ def write_general_formula(
         columns,
         varied=numbers,
         swept=numbers,
-        read=read,
+        fields_read=fields_read,
         has_own_columns=has_own_columns,
     )
 
@@ -175,8 +176,8 @@ def write_shared(
 
     ``settings`` are the parameters by name, with the values of one set: their kinds count.
     ``shared`` are the variables that the lines assign, by parameter. A parameter that is 0 or 1,
-    and is not among those ``swept`` by it, is written as a constant: so the compiler drops
-    the branches that it rules out.
+    and is not ``swept``, is written as a constant: so the compiler drops the branches that it rules
+    out.
     """
     lines = []
     for k, (name, value) in enumerate(settings.items()):
@@ -204,11 +205,11 @@ def name_bar(columns: tuple[str, ...], *, has_own_columns: bool) -> list[str]:
     return of_bar + of_columns
 
 
-def list_shown(read: frozenset[str]) -> list[str]:
+def list_shown(fields_read: frozenset[str]) -> list[str]:
     """Return where the fields of the account that a policy sees stand; 0 for one it never reads."""
     shown = []
     for k, name in enumerate(AccountView._fields[:-1]):
-        shown.append(f"shown[{at_row(k)}]" if name in read else "0.0")
+        shown.append(f"shown[{at_row(k)}]" if name in fields_read else "0.0")
     return shown
 
 

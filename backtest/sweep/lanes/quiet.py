@@ -492,7 +492,7 @@ def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, LaneBits]:
             has_order |= is_out_of_band(
                 rules, quote, equity, quantity_held, leverage_decided, signal
             )
-        groups |= has_order << group
+        groups |= has_order << group  # as bits
     lanes.cursor[CURSOR.groups] = groups
 
     # Which lanes may fail is looked up only in the few bars in which one may.

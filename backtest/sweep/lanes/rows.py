@@ -68,12 +68,13 @@ STATE_ROWS = FIRST_OF_TALLY + len(TALLY)
 
 
 class WorkRows(NamedTuple):
-    """Rows in which a bar is computed: sums of a lane over its positions so far, money.
+    """Rows in which the numbers of one bar are computed: money, unless another unit is said.
 
-    ``worth``, ``loss``, ``costs``, ``committed`` and ``spare`` as in :mod:`.trades`; ``n_adding``
-    counts orders that add. ``notional_after`` is that of the position being planned,
-    ``gross_bound`` what the cap of gross leverage is compared with. ``interest_base`` earns
-    interest; ``funded`` and ``charged`` are paid. At the close: ``gross`` notional, ``initial``
+    ``worth``, ``loss``, ``costs``, ``committed`` and ``spare`` are explained in :mod:`.trades`.
+    They are sums of a lane over its positions so far; ``n_adding`` counts the orders that add.
+    ``notional_after`` is that of the position being planned, ``gross_bound`` what the cap of gross
+    leverage is compared with. ``interest_base`` is the balance that earns interest; ``funded`` and
+    ``charged`` are the funding and interest paid. At the close: ``gross`` notional, ``initial``
     margin, the ``bracket_leverage`` of the position being added to it, and the margin ``needed``
     with the ``backing`` behind it.
     """
@@ -145,10 +146,10 @@ TABLE = TableColumns._make(range(len(TableColumns._fields)))
 
 
 class PriceRows(NamedTuple):
-    """Rows of ``Lanes.prices``: of an instrument in the bar, per contract.
+    """Rows of ``Lanes.prices``: numbers of an instrument in the bar, money per contract.
 
     ``contract_notional`` is that at the open. ``largest_move`` and ``loss_bound`` bound what a
-    contract can lose (see :mod:`.quiet`), ``funding_due`` its funding after the open.
+    contract can lose (see :mod:`.quiet`), ``funding_due`` is its funding after the open.
     ``maintenance_rate`` and ``initial_rate`` bound margin up to the notional ``rates_hold_to``;
     ``largest_notional`` is what the margin table allows at any equity. ``last_low`` and
     ``last_high`` are extremes of last prices.

@@ -499,7 +499,7 @@ def write_formulas(
             columns,
             varied,
             swept,
-            read=b.find_read(observed.policy, columns),
+            fields_read=b.find_read(observed.policy, columns),
             has_own_columns=has_own_columns,
         )
         recipes.append(recipe)
