@@ -231,6 +231,14 @@ FLAGS = {
     r"\btimezone='([^']*)'": (r"--set data.timezone=\1", r"--timezone \1"),
     r"\brepair='([^']*)'": (r"backtest data import --repair \1", r"--repair \1"),
     r"\bgive now= ": ("give --set data.now=TIME ", "give now= in Python "),
+    r"\bmark\.index -= pd\.Timedelta\('(\w+)'\)": (
+        r"subtract \1 from the times in the file of marks",
+        r"subtract \1 from the times in the file of marks",
+    ),
+    r"\bmark\.index \+= pd\.Timedelta\('(\w+)'\)": (
+        r"add \1 to the times in the file of marks",
+        r"add \1 to the times in the file of marks",
+    ),
     r"\b(mark|funding)_gaps='(\w+)'": (r"--set data.\1_gaps=\2", r"--repair \1-gaps=\2"),
 }
 """Arguments of readers that cures name, and what commands, and data import, have in their place."""

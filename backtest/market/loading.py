@@ -22,6 +22,7 @@ from backtest.market.read_options import ReadOptions, time_text
 from backtest.market.rule_subjects import Subject
 from backtest.market.rules import apply_repairs, count_uncovered, drop_duplicates
 from backtest.market.sampled import settle_rates
+from backtest.market.shifted import warn_of_odd_hours
 from backtest.market.tables import (
     PRICES,
     SCHEMAS,
@@ -489,6 +490,9 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     defects.refuse(where)
     bars = subjects["bars"].table.ordered
     mark = subjects.get("mark")
+    funding = subjects.get("funding")
+    if funding is not None:
+        warn_of_odd_hours(funding)
     no_volume = np.zeros(bars.time.size)
 
     prices = {}
@@ -501,7 +505,7 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     return {
         **prices,
         **pick_marks(prices, mark),
-        **pick_settlements(subjects.get("funding")),
+        **pick_settlements(funding),
         "time": bars.time,
         "volume": bars.columns.get("volume", no_volume),
         "instrument": options.instrument,

@@ -60,7 +60,10 @@ class Subject:
         """Which bars have a mark bar."""
         if self.bars is None:
             return np.empty(0, np.bool_)
-        return np.isin(self.bars.time, self.time)
+        # Both rise: np.isin would sort them, half a minute of ten years of minutes.
+        row = np.searchsorted(self.time, self.bars.time)
+        next_time = np.append(self.time, -1)[row]
+        return np.asarray(next_time == self.bars.time)
 
     @cached_property
     def marked(self) -> tuple[TimedTable, TimedTable]:

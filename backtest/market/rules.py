@@ -20,6 +20,7 @@ from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR, MINUTE, SECOND
 from backtest.market import tables
 from backtest.market.rule_subjects import Hit, Rule, Subject, find_rows
+from backtest.market.shifted import find_late_marks, find_odd_hours
 from backtest.market.tables import (
     PRICES,
     USUAL,
@@ -999,6 +1000,7 @@ RULES = (
          "mark-gaps=last"),
     Rule("on another scale", _MARK, ERROR, find_other_scale,
          "of another instrument, currency or scale?"),
+    Rule("stamped at other times", _MARK, ERROR, find_late_marks),
     Rule("settled twice", _FUNDING, ERROR, find_settled_twice,
          "like two sources of one event; keep one stamp of each pair"),
     Rule("not believable", _FUNDING, ERROR, find_bad_rates),
@@ -1024,6 +1026,7 @@ RULES = (
     Rule("the rate in force, sampled?", _FUNDING, DOUBT, find_sampled),
     Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True)),
     Rule("off the hour", _FUNDING, DOUBT, find_off_hour),
+    Rule("at hours of no venue", _FUNDING, DOUBT, find_odd_hours),
 )  # fmt: skip
 """Every rule. Errors are those that the loader raises."""
 
