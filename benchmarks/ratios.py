@@ -70,7 +70,7 @@ RATIOS = {
     ),
     "loop_c_every": Ratio(2.2, 8.0, "loop of one account, band 0 / the same by hand in C"),
     "loop_stop": Ratio(2.2, 6.5, "loop of one account with a stop / the same C without one"),
-    "loop_isolated": Ratio(3.0, 8.0, "loop of an isolated account / the same C, which is cross"),
+    "loop_isolated": Ratio(3.0, 7.0, "loop of an isolated account / the same C, which is cross"),
     "loop_two": Ratio(
         1.0, 1.6, "loop of two positions, band 0 / two loops of one position",
         "their quiet bars go through memory, those of one position through registers",
