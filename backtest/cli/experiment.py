@@ -339,12 +339,24 @@ def read_values(text: Any, *, name: str) -> list[Any]:
 def read_bounds(text: Any, *, name: str) -> Any:
     """Read what a search may choose from: a list, ``LOW:HIGH`` or ``log:LOW:HIGH``."""
     if not isinstance(text, str) or ":" not in text:
+        check_no_dash(text, name=name)
         return read_list(text, name=name)
 
     low, high, is_log = read_range(text, 2, name=name)
     if is_log:
         return core.Range(low, high, log=True)
     return low, high
+
+
+def check_no_dash(text: Any, *, name: str) -> None:
+    """Raise ParameterError for two numbers with a dash between, which are meant as a range."""
+    dashed = re.fullmatch(r"\s*([\d.]+)\s*-\s*([\d.]+)\s*", str(text))
+    if dashed is None:
+        return
+    low, high = dashed.groups()
+    raise core.ParameterError(
+        f"{name} must have a colon between the ends of a range, got {text!r}; give {low}:{high}"
+    )
 
 
 def read_list(text: Any, *, name: str) -> list[Any]:

@@ -159,7 +159,10 @@ def find_leverage(request: RiskRequest, probability: float | None) -> Any:
 def search_frontier(test: Backtest, policy: Policy | None, terms: Mapping[str, Any]) -> Any:
     """Return the growth of leverages, with progress; it needs a drift to be believed."""
     if terms["drift"] is None:
-        raise ParameterError("a frontier of leverages needs --drift, got none")
+        raise ParameterError(
+            "a frontier of leverages needs --drift, got none: give shrunk (of history, less its "
+            "error), history, or a number per year, 0.1"
+        )
     with show_progress("leverage", "leverages") as progress:
         return test.leverage_frontier(policy, progress=progress, **terms)
 

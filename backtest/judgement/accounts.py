@@ -152,7 +152,7 @@ def describe_separation(conditions: Conditions, n_tests: int) -> str:
     if unused:
         verb = "is" if len(unused) == 1 else "are"
         text = f"{text}, and {', '.join(unused)} {verb} not used"
-    return f"{text}. `backtest run` and `test.run` have that account."
+    return f"{text}. A run has that account."
 
 
 def name_markets(markets: AnyMarkets) -> dict[str, Market]:

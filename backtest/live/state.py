@@ -75,6 +75,8 @@ def read_position(name: str, position: Any) -> HeldPosition:
 
 
 RESTS = ("day", "week")
+MS_RANGE = (1e11, 1e13)
+"""Milliseconds from 1973 to 2286: what is outside was counted in another unit."""
 
 
 class AccountSnapshot(core.Value, kw_only=True):
@@ -170,6 +172,10 @@ class AccountSnapshot(core.Value, kw_only=True):
             yield "equity", "must be given (with unrealized profit), or wallet (without it)"
         if len(stated) > 1:
             yield stated[1], f"must be left out beside {stated[0]}"
+        if self.equity is None or self.peak_equity is None:
+            return
+        if self.peak_equity < self.equity:
+            yield "peak_equity", describe_low_peak(self.peak_equity, self.equity)
 
     @classmethod
     @checked
@@ -178,6 +184,7 @@ class AccountSnapshot(core.Value, kw_only=True):
 
         These are ``balance`` and ``positions``, of a whole account, with the other arguments of
         :meth:`from_ccxt` beside them: ``exchange``, ``currency``, ``names``, fields of a snapshot.
+        A ``timestamp`` in ms since 1970, as ccxt has it, is read as ``time``.
         """
         file = Path(path)
         return cls.from_content(core.read_json_file(file), where=file.name)
@@ -185,6 +192,8 @@ class AccountSnapshot(core.Value, kw_only=True):
     @classmethod
     def from_content(cls, content: Any, *, where: str) -> AccountSnapshot:
         """Return the snapshot in the content of a file, as :meth:`load` does."""
+        if isinstance(content, Mapping):
+            content = read_timestamp(content)
         is_of_ccxt = isinstance(content, Mapping) and {"balance", "positions"} <= {*content}
         if not is_of_ccxt:
             return cls.from_dict(content, where=where)
@@ -263,6 +272,27 @@ class AccountSnapshot(core.Value, kw_only=True):
                     f"{name} must be left out: the balance or positions contain it"
                 )
         return cls(**read, **known)
+
+
+def read_timestamp(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a file with ccxt's ``timestamp``, in ms, as the ``time`` in UTC."""
+    fields = dict(content)
+    if "timestamp" not in fields:
+        return fields
+    if "time" in fields:
+        raise ParameterError("timestamp must be left out beside time: both say when it was read")
+
+    stamp = fields.pop("timestamp")
+    if stamp is None:
+        return fields
+    is_number = isinstance(stamp, int | float) and not isinstance(stamp, bool)
+    if not is_number or not MS_RANGE[0] <= stamp <= MS_RANGE[1]:
+        raise ParameterError(
+            f"timestamp must be ms since 1970, got {core.repr_plain(stamp):.60}; give the time as "
+            "'time': '2026-01-31 12:00'"
+        )
+    fields["time"] = core.format_time(int(stamp) * 1_000_000)
+    return fields
 
 
 def read_meaning(
@@ -748,8 +778,24 @@ def compute_cash(setup: Setup, snapshot: AccountSnapshot, state: AccountState) -
     return (snapshot.equity or 0.0) - worth - worth_of_assets
 
 
+STALE_PEAK = 0.1
+"""A peak may be this share under the equity of a wallet, which has risen since it was noted."""
+
+
+def describe_low_peak(peak: float, equity: float) -> str:
+    """Return what is wrong with a peak of the equity that is under the equity itself."""
+    return (
+        f"must be the highest equity so far, that of now included, got {peak:g} with an equity of "
+        f"{equity:g}; give the larger of the two"
+    )
+
+
 def write_equity(snapshot: AccountSnapshot, wallet: Wallet, equity: float) -> None:
     """Write the equity of now and those of before, from which drawdown and limits are counted."""
+    peak = snapshot.peak_equity
+    if peak is not None and peak < (1.0 - STALE_PEAK) * equity:
+        raise ParameterError(f"peak_equity {describe_low_peak(peak, equity)}")
+
     wallet.equity = equity
     wallet.peak = max(snapshot.peak_equity or equity, equity)
     wallet.highest = use_or(snapshot.highest_equity, equity)

@@ -63,6 +63,8 @@ def write_marked_verdict(result: Result) -> str:
     market = f"{core.format_percent(held.total_return)} for buy and hold"
     if held.name != "1x":
         market = f"{market} of {len(result.names)} instruments, unlevered"
+    if has_dividends(result):
+        market = f"{market} without dividends"
 
     # How near it came to its end, and what it paid.
     fall = write_measure("max_drawdown", "percent")

@@ -179,7 +179,7 @@ class Stress(SettingsResult):
     def _explain_table(self) -> str:
         sentences = []
         leads = self.settings["leads"]
-        if leads:
+        if leads and self.table["break_even"].notna().any():
             moves = ", ".join(f"{name} in {scenario}" for scenario, name in leads.items())
             sentences.append(
                 f"Break-even: the move of {moves}; the others move as in the scenario."

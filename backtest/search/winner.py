@@ -707,8 +707,10 @@ def list_warnings(
     if undecided:
         yield undecided
     if len(parts) > 1 and parts[1].fills < FEW_FILLS:
+        # A fold of a walk has a test span, and is not judged alone.
+        where = "the holdout" if task.is_judged else "its test span"
         yield (
-            f"the best trial has {core.count_nouns(parts[1].fills, 'fill')} in the holdout, fewer "
+            f"the best trial has {core.count_nouns(parts[1].fills, 'fill')} in {where}, fewer "
             f"than {FEW_FILLS}: what it earns there is mostly chance"
         )
 

@@ -16,6 +16,7 @@ from backtest.account import without_flows_before
 from backtest.engine.run import run
 from backtest.margin import OwnMargin
 from backtest.market import as_markets
+from backtest.policies.lookahead import ENOUGH
 from backtest.results.measure_table import ABOUT, CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
 from backtest.signals.computed import NOT_CHECKED
@@ -448,7 +449,10 @@ class Evaluator(core.Carried):
         check = self.weakest_check
         if check is not None and self._is_swept():
             if check.is_weak:
-                doubts.append(f"few bars for the look-ahead check: {check}")
+                doubts.append(
+                    f"a look ahead could be missed: {check}, under {ENOUGH}, as the warm-up of the "
+                    "columns leaves no more of what was searched"
+                )
             elif check.market_columns:
                 doubts.append(f"{check}")
 

@@ -1,5 +1,6 @@
 """The next order of a live account: decisions, snapshots, and what is refused."""
 
+import functools
 import json
 import math
 from dataclasses import replace
@@ -579,6 +580,27 @@ def test_a_limit_of_loss_of_what_was_paid_in_needs_it():
     assert decide(at_limit, account=account).order == {"market": 0.0}
     above = bt.AccountSnapshot(equity=951.0, **flat)
     assert decide(above, account=account).order["market"] > 0.0
+
+
+@pytest.mark.parametrize("money", [{"equity": 5_000.0}, {"wallet": 5_000.0}])
+def test_a_peak_far_under_the_equity_is_refused(money):
+    """51 for 5100, a slip of the finger, made a clean order without a drawdown."""
+    words = "peak_equity:? must be the highest equity so far, that of now included, got 51 with an"
+    with pytest.raises(bt.ParameterError, match=words):
+        decide(bt.AccountSnapshot(**money, peak_equity=51.0))
+
+
+def test_the_timestamp_of_ccxt_is_the_time_of_a_snapshot():
+    read = functools.partial(bt.AccountSnapshot.from_content, where="state.json")
+    snapshot = read({"equity": 500.0, "timestamp": 1_672_560_000_000})
+    assert snapshot.time == "2023-01-01 08:00"
+    assert read({"equity": 500.0, "timestamp": None}).time is None
+
+    for stamp in (1_672_560_000, "2023-01-01", True):
+        with pytest.raises(bt.ParameterError, match=r"must be ms since 1970.*'time': '2026-01-31"):
+            read({"equity": 500.0, "timestamp": stamp})
+    with pytest.raises(bt.ParameterError, match="must be left out beside time"):
+        read({"equity": 500.0, "timestamp": 1_672_560_000_000, "time": "2023-01-01"})
 
 
 def test_the_structures_of_ccxt_are_read():

@@ -61,6 +61,7 @@ def test_dividends_are_named_apart_from_costs():
     result = hold_week(100.1, make_venue(taker=0.001), dividend=0.001)
     assert result.metrics["funding"] == pytest.approx(-20.0)
     assert result.verdict.endswith("and paid 20.00 in fees, and received 20.00 in dividends.")
+    assert "for buy and hold without dividends. The account" in result.verdict
 
     # The costs of the statement are the fee: 20 of 10,004 on average, and not 20 less 20.
     page = result.summary()
