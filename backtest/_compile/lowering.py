@@ -93,10 +93,11 @@ def share_kind(kind: Any) -> Any:
 
 @lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
 def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
-    """Write the load of a field; of a field that is a record, its address.
+    """Write LLVM instructions that read a field of a record, which is passed by its address.
 
-    numba calls it for each attribute that is read of a shared record. It reads one field and leaves
-    the others: a record of fifty would else be copied into registers at each call.
+    numba calls this while it compiles ``record.name``. ``pointer`` is the address of the record in
+    the code that is written. One field is loaded; for a field that is a record itself, the address
+    is returned. So a record of fifty fields is not copied at each call that gets it.
     """
     index = kind.inner.fields.index(name)
     kind_of_field = kind.inner.types[index]

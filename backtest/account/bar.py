@@ -191,10 +191,12 @@ def convert_collateral(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_flows(bar: r.AccountBar, equity_before: float) -> None:
-    """Write flows and top-ups into what returns and limits of loss are measured from.
+    """Adjust what returns and losses are measured from to the flows and top-ups of this bar.
 
-    The unit value stays. The highest equity, a peak of the past, changes in proportion; the equity
-    at which a day or a week began changes by the amount, as the loss since then is an amount too.
+    So a deposit is no gain and a withdrawal no loss. The unit value, which returns are of, stays.
+    The highest equity, for the equity stop, changes in proportion. The equity at which the day and
+    the week began, for the limits of loss, changes by the amount. ``equity_before`` is that at the
+    last close.
     """
     wallet = bar.state.wallet
     rescale_unit(bar.state, bar.ledger, equity_before)

@@ -297,10 +297,10 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
 
 
 def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
-    """Write into each position the time at which it was opened, ns; NaN where nothing is held.
+    """Write the time, ns, into positions that were opened since the last call.
 
-    Called after fills: a position without a time is one that was opened since the last call, at
-    ``time``.
+    Called after fills. A position that is held and has no time yet was opened now, at ``time``; one
+    that is closed loses its time (NaN).
     """
     # No time stop and no distance that is fixed at the entry reads it.
     if not terms.tracks_openings:

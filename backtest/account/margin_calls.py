@@ -209,10 +209,10 @@ def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
 
 
 def force_reductions(bar: r.AccountBar, t: int) -> None:
-    """Reduce what was called and did not meet its call in the time of grace.
+    """Reduce what did not meet its margin call within the time of grace that the venue gives.
 
-    That is the pool of cross positions, whose call is the last one, number n, and each isolated
-    position. The reduction stands in place of what the policy decided.
+    Calls are of the pool of cross positions, number n, and of each isolated position. A reduction
+    replaces what the policy decided.
     """
     terms = bar.terms
     state = bar.state

@@ -167,17 +167,17 @@ def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) 
 
 
 def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balances:
-    """Return the balances less an amount of money: a fee, or funding (accounting 3).
+    """Return the balances after an amount of money was charged: a fee, or funding (accounting 3).
 
-    The cash pays. Of an isolated position, which has margin of its own, that pays what the cash
-    lacks, and the cash is 0 then. Of a cross one the cash may be negative: a loan.
+    The cash pays. Beside a cross position it may become negative, which is a loan. Beside an
+    isolated position it may not: what it lacks is taken from the margin of the position.
     """
     cash = balances.cash - amount
     if not rules.margin.is_isolated:
         return Balances(cash, balances.position)
 
-    # An empty wallet: the posted margin pays the rest, which is negative here. Free of branches, as
-    # lanes call it.
+    # ``missing`` is negative: what the cash lacks. Sweeps call this with 64 accounts side by side,
+    # so nothing branches on what differs between them.
     is_empty = (cash < 0.0) & (balances.position.quantity != 0.0)
     missing = cash if is_empty else 0.0
     left = 0.0 if is_empty else cash

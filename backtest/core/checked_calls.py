@@ -74,7 +74,7 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
 
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            """Call the function with its arguments read by their annotations."""
+            """Check and convert the arguments by their annotations, then call the function."""
             admitted = read_annotations()
             read: list[Any] = []
             for place, value in enumerate(args):

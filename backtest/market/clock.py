@@ -158,9 +158,11 @@ class PolicyClock(NamedTuple):
         return np.ascontiguousarray(values[..., self.find_closes()])
 
     def place(self, values: FloatArray, others: FloatArray | float) -> FloatArray:
-        """Return values of the bars that policies see where they decide, and ``others`` elsewhere.
+        """Spread values by the bars that policies see over the bars of the market.
 
-        ``values`` has the shape (n_seen,) or (n_seen, n), the answer (n_bars,) or (n_bars, n).
+        At each bar at whose close policies decide stands the value of the bar that they see then;
+        at all other bars stand ``others``. ``values`` has the shape (n_seen,) or (n_seen, n), the
+        answer (n_bars,) or (n_bars, n).
         """
         if self.is_every:
             return values

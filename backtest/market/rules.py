@@ -885,9 +885,9 @@ def find_early_bars(subject: Subject) -> list[Hit]:
 
 
 def find_closing_stamps(subject: Subject) -> list[Hit]:
-    """Find bars of whole minutes whose stamps are all between minutes.
+    """Find bars that are stamped with their close, 00:59:59.999, in place of their open.
 
-    They are the times at which bars close, 00:59:59.999.
+    They are told by their stamps: bars are whole minutes long, but no stamp is on a whole minute.
     """
     time = subject.time
     every = subject.interval

@@ -390,7 +390,10 @@ class Venue(Value, kw_only=True):
 
     @classmethod
     def _read_presets(cls, venue: str, symbols: Any, at: core.TimeLike | None) -> dict[str, Self]:
-        """Return the rules of several symbols, by name without its day."""
+        """Return the venues of several symbols, by symbol without the day after @.
+
+        Raises VenueError if ``symbols`` is not a list of different names.
+        """
         names: list[Any] = []
         if isinstance(symbols, list | tuple):
             names = [*symbols]
