@@ -231,6 +231,14 @@ FLAGS = {
     r"\btimezone='([^']*)'": (r"--set data.timezone=\1", r"--timezone \1"),
     r"\brepair='([^']*)'": (r"backtest data import --repair \1", r"--repair \1"),
     r"\bgive now= ": ("give --set data.now=TIME ", "give now= in Python "),
+    r"\bcolumns=\{'(mark\.)?high': 'low', .*?\} of files; frame\.rename\(.*?\)": (
+        r"backtest data import --columns \1high=low,\1low=high",
+        r"--columns \1high=low,\1low=high",
+    ),
+    r"\bcolumns= of Market\.load names them, --columns of data import": (
+        "--columns of data import names them",
+        "--columns names them",
+    ),
     r"\bmark\.index -= pd\.Timedelta\('(\w+)'\)": (
         r"subtract \1 from the times in the file of marks",
         r"subtract \1 from the times in the file of marks",

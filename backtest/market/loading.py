@@ -217,7 +217,7 @@ def read_frames(
         note_half_precision(parts, role, filled)
         if role == "bars":
             interval = find_interval(table, options, defects)
-        tables[role] = apply_repairs(table, role, options.repairs, interval, filled)
+        tables[role] = apply_repairs(table, role, options.repairs, interval, filled, defects)
 
     if "bars" in tables:
         tables["bars"] = cut_bars(tables["bars"], options, interval)

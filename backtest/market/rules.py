@@ -72,6 +72,15 @@ NEAR_CLOSES = 24
 FEWEST_CHANGES = 6
 """Changes of a rate from which on their times are judged: by chance, all fit once in 4,096."""
 
+MOST_REPAIRED = 0.5
+"""The largest share of rows that a repair may change. What most bars break is no fault of single
+bars: other columns were read. BitMEX, whose open is the close before, has an open outside of the
+range only where the first trade of a bar jumps."""
+
+STILL_BAD = 0.01
+"""The share of bars that may break the rule of ranges after high and low are swapped, and the swap
+still be the cure: single bars are bad in most files."""
+
 LISTED = 10
 """How many places of a rule are listed."""
 
@@ -273,7 +282,10 @@ def lacks_open(table: TimedTable) -> BoolArray:
 
 
 def find_bad_ranges(subject: Subject) -> list[Hit]:
-    """Find the bars whose high is under, or whose low is over, their own open or close."""
+    """Find the bars whose high is under, or whose low is over, their own open or close.
+
+    Where most bars are so, the columns are others than their names say.
+    """
     table = subject.table
     if not table.has_prices:
         return []
@@ -284,6 +296,13 @@ def find_bad_ranges(subject: Subject) -> list[Hit]:
     top, bottom = measure_bodies(table)
     highs = table.columns["high"]
     lows = table.columns["low"]
+
+    cure = ""
+    is_bad = (highs < top) | (lows > bottom)
+    if np.count_nonzero(is_bad) > MOST_REPAIRED * is_bad.size:
+        is_bad_if_swapped = (lows < top) | (highs > bottom)
+        is_cured = bool(np.count_nonzero(is_bad_if_swapped) <= STILL_BAD * is_bad.size)
+        cure = name_columns(subject.role, is_cured=is_cured)
 
     ends = "open and close, got {got} in {n} of {of} bars"
     under = find_rows(
@@ -298,7 +317,27 @@ def find_bad_ranges(subject: Subject) -> list[Hit]:
         f"{noun}low must be at most {ends}",
         got=lambda row: f"{lows[row]} over {bottom[row]}",
     )
-    return [*under, *over]
+    return [hit._replace(cure=cure) for hit in (*under, *over)]
+
+
+def name_columns(role: str, *, is_cured: bool) -> str:
+    """Return the cure of columns of prices that have each other's names, for ``str.format``.
+
+    ``is_cured`` says that high and low in each other's place break no rule. ``role`` is that of the
+    table, bars or mark.
+    """
+    if not is_cured:
+        return (
+            "are the columns others? columns= of Market.load names them, --columns of data import"
+        )
+    prefix = ""
+    if role == "mark":
+        prefix = "mark."
+    return (
+        "are high and low swapped? "
+        f"columns={{{{'{prefix}high': 'low', '{prefix}low': 'high'}}}} of files; "
+        "frame.rename(columns={{'high': 'low', 'low': 'high'}})"
+    )
 
 
 def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
@@ -1249,6 +1288,10 @@ WORDS = [*itertools.chain.from_iterable(KINDS)]
 BY_NAME = {words[0].partition("=")[0]: repair for words, (_, repair) in KINDS.items()}
 
 
+LIMITED = ("open", "range", "bar-gaps")
+"""The repairs that make up prices; the others move, drop or convert rows."""
+
+
 def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the names of repairs in the order in which they are applied, each once.
 
@@ -1278,10 +1321,12 @@ def apply_repairs(
     repairs: Sequence[str],
     interval: int | None,
     notes: dict[str, str],
+    defects: tables.Defects,
 ) -> TimedTable:
     """Return a table after the repairs for its role, and note in ``notes`` what each changed.
 
     ``interval`` is the length of a bar, ns, None if unknown. A note counts the rows that changed.
+    One of :data:`LIMITED` that would change most of the rows is not made, and is a defect.
     """
     for word in repairs:
         name, _, way = word.partition("=")
@@ -1290,7 +1335,16 @@ def apply_repairs(
             continue
 
         n_rows = table.time.size
-        table, changed = apply(table, way, interval)
+        repaired, changed = apply(table, way, interval)
+        if name in LIMITED and changed.size > MOST_REPAIRED * repaired.time.size:
+            defects.append(
+                f"a repair must change at most {100.0 * MOST_REPAIRED:g} % of the rows, "
+                f"repair={word!r} would change {changed.size} of {repaired.time.size} "
+                f"({table.name}); correct the file"
+            )
+            continue
+
+        table = repaired
         if changed.size:
             first = format_time(int(changed[0]))
             note = f"{changed.size} of {n_rows} in {role}, first at {first} UTC"

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.cli import main
 from backtest.market import files
 from backtest.market.rules import KINDS
 from backtest.strategies import Constant
@@ -195,15 +196,52 @@ def test_an_open_takes_the_close_that_is_asked_for(tmp_path: Path):
 
 
 def test_a_range_is_widened_to_open_and_close(tmp_path: Path):
-    """BitMEX's own buckets open at the close before, here under the low."""
-    rows = "".join(f"{1709251200 + 3600 * hour},9853,9855,9854,9854.5,9\n" for hour in range(6))
+    """BitMEX's own buckets open at the close before, here twice under the low."""
+    opens = [9854, 9853, 9854, 9854, 9853, 9854]
+    times = [1709251200 + 3600 * hour for hour in range(6)]
+    rows = "".join(
+        f"{time},{first},9855,9854,9854.5,9\n" for time, first in zip(times, opens, strict=True)
+    )
     (tmp_path / "bars.csv").write_text(f"time,open,high,low,close,volume\n{rows}")
     check_refused(lambda: bt.Market.load(tmp_path), "repair='range' where the venue itself")
 
     market = bt.Market.load(tmp_path, repair="range")
-    assert market.low.tolist() == [9853.0] * 6
+    assert market.low.tolist() == opens
     assert market.high.tolist() == [9855.0] * 6
-    assert market.filled["range"].startswith("6 of 6 in bars")
+    assert market.filled["range"].startswith("2 of 6 in bars")
+
+
+@pytest.mark.parametrize("role", ["bars", "mark"])
+def test_highs_and_lows_with_each_others_names_are_named_and_not_repaired(tmp_path, capsys, role):
+    """Each bar breaks the rule: not the download is wrong, but the names of two columns."""
+    swap = {"high": "low", "low": "high"}
+    paths = own_files(tmp_path, **{role: lambda frame: frame.rename(columns=swap)})
+    prefix = "mark." if role == "mark" else ""
+    cure = f"columns={{'{prefix}high': 'low', '{prefix}low': 'high'}}"
+    check_refused(lambda: bt.Market.load(*paths), f"are high and low swapped? {cure}")
+
+    text = "a repair must change at most 50 % of the rows, repair='range' would change 96 of 96"
+    check_refused(lambda: bt.Market.load(*paths, repair="range"), text)
+
+    words = ["data", "import", *map(str, paths), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    named = f"--columns {prefix}high=low,{prefix}low=high"
+    assert f"swapped? {named}" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, *named.split()]) == 0
+    market = bt.Market.load(tmp_path / "out")
+    assert np.array_equal(market.high, MARKET.high)
+    assert np.array_equal(market.mark_low, MARKET.mark_low)
+
+
+def test_a_repair_does_not_make_up_most_of_the_bars(tmp_path: Path):
+    paths = own_files(tmp_path, bars=lambda frame: frame.assign(open=0.0))
+    text = "a repair must change at most 50 % of the rows, repair='open=close' would change 96"
+    check_refused(lambda: bt.Market.load(*paths, repair="open=close"), text)
+
+    paths = own_files(tmp_path, bars=lambda frame: frame.iloc[[*range(30), *range(90, 96)]])
+    terms = {"interval": "1h", "repair": "bar-gaps=flat"}
+    text = "repair='bar-gaps=flat' would change 60 of 96 (bars"
+    check_refused(lambda: bt.Market.load(*paths, **terms), text)
 
 
 def test_a_redenomination_that_is_declared_multiplies_what_came_before(tmp_path: Path):
