@@ -438,9 +438,7 @@ def pass_quiet(
     bracket = margin.find_bracket(terms.rules.brackets, 0, notional)
     initial = a.find_initial_bracket(terms, notional)
 
-    # No bar is under 0. Said here, compiled code need not ask at each array whether t counts from
-    # its end, as a negative index does.
-    while 0 <= t < end:
+    while t < end:
         equity_before: float = one.wallet.equity
         mark_before: float = one.quote.mark_close
         way, mark, profit = take_quietly(bar, rules, one, prices, bracket, t)
