@@ -172,13 +172,13 @@ def test_bars_with_funding_have_the_bits_of_the_general_steps(
 def test_accounts_of_one_position_pass_quietly(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above compares two ways only where the first one is taken."""
     answers: list[bool] = []
-    may_pass = loop.may_pass_alone
+    may_pass = loop.may_pass_quiet
 
     def note(*given: Any) -> bool:
         answers.append(may_pass(*given))
         return answers[-1]
 
-    monkeypatch.setattr(loop, "may_pass_alone", note)
+    monkeypatch.setattr(loop, "may_pass_quiet", note)
 
     list_bytes(ACCOUNTS[name], 1.0)
     assert answers == [True]
