@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,9 @@ STABILITY = (
 NO_CHOICE = "a single set leaves nothing to choose"
 RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
 BESIDE = (
-    "Constant leverage pays the same costs, and has the volatility of the re-optimized account; "
-    "buy and hold is the unlevered market without costs."
+    "Defaults: the policy as it was given, not tuned. Constant leverage pays the same costs, and "
+    "has the volatility of the re-optimized account; buy and hold is the unlevered market without "
+    "costs."
 )
 
 
@@ -111,20 +113,22 @@ def walk_forward(
         result = run_walk(problem, searched) or fixed
 
         folds = tabulate_folds(problem, searched)
+        figures = measure_walk(
+            problem,
+            searched,
+            ranks=folds["rank"],
+            result=result,
+            fixed=fixed,
+            ways=ways,
+        )
+        figures["defaults"] = measure_defaults(evaluator, first=spans[0].test)
         return WalkForward(
             folds=folds,
             result=result,
             fixed=fixed,
             stability=measure_stability(problem, searched),
             trials=tabulate_trials(searched),
-            figures=measure_walk(
-                problem,
-                searched,
-                ranks=folds["rank"],
-                result=result,
-                fixed=fixed,
-                ways=ways,
-            ),
+            figures=figures,
             manifest=manifest,
         )
 
@@ -510,6 +514,19 @@ def count_trades(
     return trades
 
 
+def measure_defaults(evaluator: Evaluator, first: int) -> dict[str, float]:
+    """Return the measures of the policy as it was given, not tuned, from a bar on.
+
+    Empty where it cannot run so.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of the tuned accounts were given
+        try:
+            return dict(evaluator.replay({}, first=first).metrics)
+        except core.BacktestError:
+            return {}
+
+
 def measure_benchmarks(result: Result, fixed: Result) -> tuple[dict[str, Any], str]:
     """Return the measures of the market and of a constant leverage at equal risk.
 
@@ -634,7 +651,8 @@ class WalkForward(v.Validation):
     figures : mapping
         Headline figures as data; the properties below name the most important. ``broken`` are the
         constraints of the search that the re-optimized account broke, ``beside`` the measures of
-        the market and of a constant leverage at equal risk.
+        the market and of a constant leverage at equal risk, ``defaults`` those of the policy as it
+        was given, over the same test spans (empty where it cannot run so).
     manifest : mapping
         Everything that decides the numbers.
     """
@@ -824,8 +842,10 @@ class WalkForward(v.Validation):
         rows = {
             "re-optimized": dict(self.result.metrics),
             "static parameters": dict(self.fixed.metrics),
-            **self.figures["beside"],
         }
+        if self.figures["defaults"]:
+            rows["defaults"] = self.figures["defaults"]
+        rows |= self.figures["beside"]
         table = pd.DataFrame.from_dict(rows, orient="index")
         measures = table.reindex(columns=list(MEASURES)).astype(float)
         # What is left of a ruined account has no ratio of return to risk.

@@ -310,7 +310,8 @@ def test_a_verdict_names_the_benchmark_that_grew_more(fallen):
 def test_a_walk_without_constant_leverage_says_why_in_the_terminal_too(fallen):
     """Its row was missing from the table, and only the page said why."""
     why = "no constant leverage was found within 1 % of its volatility"
-    told = " ".join(make_walk(fallen, lack=why).summary().split())
+    alone = replace(fallen, figures={**fallen.figures, "lack": why})
+    told = " ".join(alone.summary().split())
     assert f"No constant leverage stands beside it: {why}." in told
 
 
@@ -337,7 +338,13 @@ def test_the_market_and_constant_leverage_at_equal_risk_are_rows_of_the_table(wa
     assert market["total_return"] == pytest.approx(close[-1] / close[0] - 1.0, rel=1e-9)
 
     text = walk.summary()
-    rows = ("re-optimized", "static parameters", "constant leverage at equal risk", "buy and hold")
+    rows = (
+        "re-optimized",
+        "static parameters",
+        "defaults",
+        "constant leverage at equal risk",
+        "buy and hold",
+    )
     for name in rows:
         assert f"\n{name} " in text
 
