@@ -40,6 +40,11 @@ SINCE_1904 = 2_082_844_800 * SECOND
 """From 1904, from which old Macs, QuickTime and LabVIEW count, to 1970, ns."""
 
 HALVES = ("float16", "halffloat[pyarrow]")
+DIVIDENDS = (
+    "dividend", "dividends", "div", "divcash", "dividend_amount", "cash_dividend", "distributions",
+)  # fmt: skip
+"""Columns with the cash that a share pays: of yfinance, Tiingo, Alpha Vantage and others."""
+
 HALF = "half_precision"
 """The note of prices that were kept in 16 bits."""
 
@@ -408,7 +413,7 @@ def find_defects(
         covered = covered.within(mark.covered)
     if funding is not None and options.funding_gaps == "zero":
         repairs.append("funding-gaps=zero")
-    elif funding is not None and covered is not None:
+    elif funding is not None and covered is not None and not options.has_sessions:
         covered = covered.within(funding.covered)
 
     cure = name_covered(bars, covered)
@@ -458,7 +463,8 @@ def note_filled(
         if not options.has_sessions:
             filled["funding"] = "none given"
         return
-    if has_repairs and funding.covered is not None:
+    # What a market with sessions pays, dividends, has no cadence by which any could lack.
+    if has_repairs and funding.covered is not None and not options.has_sessions:
         missing = count_missing_settlements(funding, funding.covered)
         if missing:
             filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
@@ -493,6 +499,8 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     funding = subjects.get("funding")
     if funding is not None:
         warn_of_odd_hours(funding)
+    else:
+        warn_of_dividends(bars)
     no_volume = np.zeros(bars.time.size)
 
     prices = {}
@@ -516,6 +524,18 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
         "sessions": options.has_sessions,
         "filled": filled,
     }
+
+
+def warn_of_dividends(bars: TimedTable) -> None:
+    """Warn of a column of dividends, which pays nothing: only funding is paid."""
+    for name, values in bars.columns.items():
+        n_paid = int(np.count_nonzero(values > 0.0))
+        if plain_name(name) in DIVIDENDS and n_paid:
+            core.warn_caller(
+                f"the {core.count_nouns(n_paid, 'dividend')} of the column {name!r} are not paid "
+                f"({bars.name}): give them as funding, a row at the open of each ex-date with "
+                "rate = -dividend / close before, mark = that close"
+            )
 
 
 def pick_marks(

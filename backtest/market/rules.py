@@ -943,7 +943,12 @@ def find_closing_stamps(subject: Subject) -> list[Hit]:
 
 
 def find_settlement_gaps(subject: Subject) -> list[Hit]:
-    """Find where settlements lack between others."""
+    """Find where settlements lack between others.
+
+    Not in a market with sessions: dividends are paid on days of their own.
+    """
+    if subject.sessions:
+        return []
     span = subject.span
     holes = tables.missing_settlements(subject.once, span.start, span.end)
     if not holes:
@@ -970,11 +975,14 @@ def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
 def find_uncovered(subject: Subject) -> list[Hit]:
     """Find the ends of the time of the bars that no settlement of funding covers.
 
-    One gap before the first and one after the last settlement, with how many lack in each.
+    One gap before the first and one after the last settlement, with how many lack in each. In a
+    market with sessions, whose dividends have no cadence, only where no bar has any of them.
     """
     span = subject.span
     covered = subject.covered
     if subject.bars is None or covered is None or covered == span:
+        return []
+    if subject.sessions and subject.table.time.size:
         return []
 
     time = subject.once

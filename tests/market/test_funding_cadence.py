@@ -126,3 +126,40 @@ def test_files_that_disagree_are_refused(tmp_path):
 
     said = "funding stamps must have each time once, 1 of 13"
     check_refused(lambda: Market.load(tmp_path), said)
+
+
+def weekdays_of_a_year() -> pd.DataFrame:
+    index = pd.bdate_range("2024-01-01", "2024-12-31", tz="UTC")
+    closes = np.linspace(100.0, 120.0, len(index))
+    return pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes), index=index)
+
+
+def test_dividends_have_no_cadence():
+    """Four quarters, of 91, 92 and 93 days, and a special one: nothing is missing."""
+    bars = weekdays_of_a_year()
+    days = pd.DatetimeIndex(["2024-03-05", "2024-06-04", "2024-09-03", "2024-09-20", "2024-12-05"])
+    paid = pd.DataFrame({"rate": -0.004}, index=days.tz_localize("UTC"))
+
+    market = bt.Market.from_frames(bars, funding=paid, sessions=True)
+    assert market.funding_time.size == 5
+    assert "funding_gaps" not in market.filled
+    asked = bt.Market.from_frames(bars, funding=paid, sessions=True, funding_gaps="zero")
+    assert "funding_gaps" not in asked.filled
+    assert not bt.quality(market).find("funding", "missing").count
+
+    with pytest.raises(bt.DataError, match="funding must cover the bars"):
+        bt.Market.from_frames(bars, funding=paid.shift(-3, freq="365D"), sessions=True)
+
+
+@pytest.mark.parametrize("name", ["dividend", "Dividends", "divCash", "dividend amount"])
+def test_a_column_of_dividends_is_said_to_pay_nothing_and_the_cure_pays(name):
+    dividends = np.zeros(262)
+    dividends[[40, 100]] = 0.5
+    bars = weekdays_of_a_year().assign(**{name: dividends})
+    with pytest.warns(UserWarning, match="the 2 dividends of the column .* are not paid"):
+        bt.Market.from_frames(bars, sessions=True)
+
+    before = bars["close"].shift()
+    funding = pd.DataFrame({"rate": -bars[name] / before, "mark": before})[bars[name] > 0.0]
+    market = bt.Market.from_frames(bars, funding=funding, sessions=True)
+    np.testing.assert_allclose(-market.funding_rate * market.funding_mark, 0.5)
