@@ -224,6 +224,16 @@ def check_text(arguments: Sequence[str]) -> None:
 
 
 FLAGS = {
+    r"; of a frame, frame\.dropna\(subset=\['close'\]\) and sessions=True leave them out": ("", ""),
+    r"\bframe\.sort_index\(\), or ": ("", ""),
+    r"\bframe\[~frame\.index\.duplicated\(\)\], or ": ("", ""),
+    r"\bframe\['[^']*'\]\.astype\(float\)": ("write them as numbers", "write them as numbers"),
+    r"\bgive interval= if": ("import them with --interval if", "give --interval if"),
+    r"\binterval='1h', or more bars": (
+        "backtest data import --interval 1h, or more bars",
+        "--interval 1h, or more bars",
+    ),
+    r"\bwith since= and until=": ("with --from and --to", "with --from and --to"),
     r"\bsince='([^']*)'": (r"--from '\1'", r"--from '\1'"),
     r"\buntil='([^']*)'": (r"--to '\1'", r"--to '\1'"),
     r"\bsince and until\b": ("--from and --to", "--from and --to"),

@@ -263,6 +263,11 @@ def find_bad_column(table: TimedTable, name: str, noun: str, is_empty: BoolArray
     if name == "open" and (lacks_open(table) == ~is_positive).all():
         hits = [hit._replace(cure=_OPENS) for hit in hits]
 
+    # A bar without a close is a missing one to the repair of gaps.
+    is_of_bars = noun == ""
+    if is_of_bars and name == "close" and (np.isnan(values) == ~is_positive).all():
+        hits = [hit._replace(cure=_CLOSES) for hit in hits]
+
     # The largest number of a type is what programs write for an unknown one.
     text = (
         f"{noun}{name} must be from {tables.LEAST_PRICE:g} to {tables.MOST_PRICE:g} and not "
@@ -1019,6 +1024,10 @@ _MARK = ("mark",)
 _FUNDING = ("funding",)
 _ALL = (*NOUNS,)
 _AGAIN = "download those bars again"
+_CLOSES = (
+    f"{_AGAIN}, or repair='bar-gaps=flat', which takes bars without a close as missing: flat at "
+    "the close before, without volume"
+)
 _OPENS = (
     f"{_AGAIN}, or repair='open=close' or repair='open=previous', which uses the close of the "
     "bar or of the one before"
@@ -1229,13 +1238,13 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
 
     A flat bar repeats the last close, with a volume of 0. The table stays as it is where bars are
     off the grid, or too many are missing: these are errors of their own. Rows before the first
-    price are dropped with a warning.
+    close are dropped with a warning.
     """
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, table.time[:0]
 
-    # A row without any price is a missing bar; before the first price there is nothing to repeat.
-    priced = table.rows(~lacks_prices(table))
+    # A row without a close is a missing bar; before the first close there is nothing to repeat.
+    priced = table.rows(~np.isnan(table.columns["close"]))
     if not priced.time.size:
         return table, table.time[:0]
 
@@ -1263,7 +1272,7 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     dropped = table.time[table.time < priced.time[0]]
     if dropped.size:
         core.warn_caller(
-            f"{core.count_nouns(dropped.size, 'row')} before the first price left out, from "
+            f"{core.count_nouns(dropped.size, 'row')} before the first close left out, from "
             f"{format_time(int(dropped[0]))} UTC: no close is before them ({table.name})"
         )
     return TimedTable(table.name, time, columns), np.append(dropped, time[is_new])
@@ -1285,7 +1294,7 @@ KINDS: Mapping[tuple[str, ...], tuple[str, Repair | None]] = {
     ),
     ("range",): ("widen high and low to open and close", _widen),
     ("bar-gaps=flat",): (
-        "fill missing bars, and rows without any price, with the last close and no volume",
+        "fill missing bars, and rows without a close, with the last close and no volume",
         _fill_bars,
     ),
     ("mark-gaps=last",): ("use last prices for bars without a mark bar", None),

@@ -1,9 +1,13 @@
 """What the commands refuse: exit code 2 and one error that names the value and its rule."""
 
+import re
 import shlex
 
+import pandas as pd
 import pytest
 
+import backtest as bt
+from backtest.cli import main
 from backtest.cli.app import name_flags
 from backtest.market import CARRY
 from backtest.signals.directions import CARRY_SERIES
@@ -183,6 +187,35 @@ def test_cures_name_the_flags_of_commands():
     assert name_flags("since and until must lie", ["run"]) == "--from and --to must lie"
     assert name_flags(text, ["run"]) == f"{named}--set data.mark_gaps=last"
     assert name_flags(text, ["data", "import"]) == f"{named}--repair mark-gaps=last"
+
+
+def spoil(change) -> pd.DataFrame:
+    """Return two days of bars with one fault."""
+    frame = bt.Market.sample(bars=48).bars().rename_axis("time").reset_index()
+    return change(frame)
+
+
+@pytest.mark.parametrize("change", [
+    lambda frame: frame.iloc[[0, 1, 1, *range(2, 48)]],
+    lambda frame: frame.iloc[[0, 2, 1, *range(3, 48)]],
+    lambda frame: frame.assign(low=frame["low"].where(frame.index != 9, 0.0)),
+    lambda frame: frame.assign(close=frame["close"].where(frame.index != 9)),
+    lambda frame: frame.assign(
+        **dict.fromkeys(frame.columns[1:6], frame["open"].where(frame.index != 9))
+    ),
+    lambda frame: frame.drop(index=9),
+    lambda frame: frame.rename(columns={"high": "low", "low": "high"}),
+])  # fmt: skip
+def test_an_import_names_its_own_flags_alone(tmp_path, capsys, change):
+    """Its cures were those of Python: since= and until=, frame.dropna(...)."""
+    spoil(change).to_csv(tmp_path / "bars.csv", index=False)
+    words = ["data", "import", str(tmp_path / "bars.csv"), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert not re.search(r"frame[.\[]|since=|until=|repair=|columns=|interval=|sessions=", told), (
+        told
+    )
+    assert re.search("--(repair|from|columns)", told), told
 
 
 @pytest.mark.parametrize(("typed", "words"), REFUSED, ids=[typed for typed, _ in REFUSED])

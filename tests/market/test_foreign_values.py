@@ -9,6 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest import DataError, Market
+from backtest.cli import main
 from backtest.market.tables import SUMMED
 from tests.kit import check_refused
 from tests.layouts import MARKET, kline_text
@@ -127,7 +128,7 @@ def test_rows_without_a_price_are_missing_bars_and_the_cure_works(tmp_path, cell
 
 def test_empty_rows_at_the_ends_repeat_the_last_close_or_are_left_out(tmp_path):
     write_rows(tmp_path, ",,,,0", at=slice(0, 4))
-    said = "4 rows before the first price left out, from 2023-01-01 UTC: no close is before them"
+    said = "4 rows before the first close left out, from 2023-01-01 UTC: no close is before them"
 
     with pytest.warns(UserWarning, match=said):
         market = Market.load(tmp_path, repair="bar-gaps=flat")
@@ -154,11 +155,26 @@ def test_empty_rows_of_a_frame_may_be_left_out():
     assert Market.from_frames(bars.dropna(subset=["close"]), sessions=True).n_bars == 93
 
 
-def test_a_row_with_one_price_is_no_missing_bar(tmp_path):
-    write_rows(tmp_path, "100,,,,0", at=slice(3, 4))
+@pytest.mark.parametrize("cells", ["100,,,,0", "100,101,99,,7", "100,101,99,nan,7"])
+def test_a_row_without_a_close_is_a_missing_bar_to_the_repair(tmp_path, capsys, cells):
+    write_rows(tmp_path, cells, at=slice(3, 6))
+    said = "close must be positive and finite, got nan in 3 of 96 bars"
+    check_refused(lambda: Market.load(tmp_path), said, DataError)
 
-    said = "close must be positive and finite, got nan in 1 of 96 bars"
-    check_refused(lambda: Market.load(tmp_path, repair="bar-gaps=flat"), said, DataError)
+    market = Market.load(tmp_path, repair="bar-gaps=flat")
+    assert market.n_bars == 96
+    assert market.close.tolist() == [100.0] * 96
+    assert market.high[3:6].tolist() == [100.0] * 3
+    assert market.volume[3:6].tolist() == [0.0] * 3
+    assert market.filled["bar_gaps"].startswith("flat: 3 of 96 in bars")
+
+    # The command names its own flag, and it works.
+    words = ["data", "import", str(tmp_path / "bars.csv"), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--repair bar-gaps=flat, which takes bars without" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert main([*words, "--repair", "bar-gaps=flat"]) == 0
 
 
 def test_mark_rows_without_a_price_are_bars_without_a_mark():
