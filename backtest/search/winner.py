@@ -706,6 +706,11 @@ def list_warnings(
     undecided = describe_decided(decided)
     if undecided:
         yield undecided
+    yield from warn_of_few_fills(task, parts)
+
+
+def warn_of_few_fills(task: StudyTask, parts: Sequence[BenchmarkedPart]) -> Iterator[str]:
+    """Yield a warning where the best trial traded little on what the search did not see."""
     if len(parts) > 1 and parts[1].fills < FEW_FILLS:
         # A fold of a walk has a test span, and is not judged alone.
         where = "the holdout" if task.is_judged else "its test span"

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -495,6 +496,19 @@ def test_only_liquidated_rows_have_a_distance_of_zero(monkeypatch, policy, terms
     said = " ".join(found.summary().split())
     assert said.count("figures") == len(given)  # bars from: not a hidden column
     assert "the policy continues to trade at the closes" in said
+
+
+def test_the_break_even_is_explained_where_a_scenario_has_one():
+    """Under a column of dashes stood whose move it was."""
+    settings = {"leads": {"a fall": "BTC"}}
+    row = {"break_even": -0.2}
+    with_one = SimpleNamespace(settings=settings, table=pd.DataFrame([row]))
+    assert "Break-even: the move of BTC in a fall" in bt.Stress._explain_table(with_one)
+
+    without = SimpleNamespace(settings=settings, table=pd.DataFrame([{"break_even": math.nan}]))
+    told = bt.Stress._explain_table(without)
+    assert "Break-even: " not in told
+    assert "no price move liquidates the account" in told
 
 
 def test_the_distance_of_a_stopped_position_is_measured_at_its_stop():

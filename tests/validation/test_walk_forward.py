@@ -18,6 +18,7 @@ from backtest.results.luck import probability_of_skill
 from backtest.search import deflate_alone
 from backtest.search.validation import estimate_overfitting, find_rank
 from backtest.search.walk_forward import count_ways, list_warnings
+from backtest.search.winner import warn_of_few_fills
 from backtest.strategies import Constant
 from tests.kit import ask_test, bars_market, check_refused, make_venue, simulate_pair
 from tests.validation.worlds import ACCOUNT, TERMS, VENUE, Lever, make_market
@@ -456,6 +457,16 @@ def test_the_account_trades_the_signal_of_each_fold():
     switches = found.manifest["policy"]["switches"]
     assert [each["signal"] for each in switches] == ["breakout:4", "breakout:20"]
     assert found.manifest["signal"].startswith("breakout:4 (and 1 others) sha256:")
+
+
+@pytest.mark.parametrize(("is_judged", "where"), [(True, "the holdout"), (False, "its test span")])
+def test_the_fills_of_a_fold_are_of_its_test_span(is_judged, where):
+    """A walk has no holdout, and warned of fills in one."""
+    parts = [SimpleNamespace(fills=90), SimpleNamespace(fills=3)]
+    task = SimpleNamespace(is_judged=is_judged)
+    (told,) = warn_of_few_fills(task, parts)
+    assert told.startswith(f"the best trial has 3 fills in {where}, fewer than")
+    assert [*warn_of_few_fills(task, parts[:1])] == []
 
 
 def test_warnings_of_folds_that_differ_in_numbers_alone_are_one():
