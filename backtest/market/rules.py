@@ -1279,7 +1279,7 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
 
 
 KINDS: Mapping[tuple[str, ...], tuple[str, Repair | None]] = {
-    ("sort",): ("sort rows by time", _sort),
+    ("sort",): ("sort rows by time, which a file from new to old does not need", _sort),
     ("drop-duplicates", "drop-duplicates=first", "drop-duplicates=last"): (
         "keep one of several equal rows; with =first or =last, also of rows that differ",
         drop_duplicates,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backtest import DataError, Market
 from backtest.core import read_stamps
 from tests.kit import check_refused
-from tests.layouts import write_freqtrade_feather
+from tests.layouts import MARKET, own_files, write_freqtrade_feather
 
 SAMPLE = Market.sample(bars=24 * 10)
 PLAIN = Market.from_frames(SAMPLE.bars(), funding=SAMPLE.funding(), mark=SAMPLE.mark())
@@ -130,3 +130,18 @@ def test_files_of_two_names_are_not_joined_into_one_market(tmp_path):
     assert Market.load(tmp_path / "btc-1.csv", tmp_path / "btc-2.csv").n_bars == SAMPLE.n_bars
     with pytest.raises(DataError, match="one file of bars is needed"):
         Market.load(tmp_path / "btc-1.csv", tmp_path / "eth.csv")
+
+
+def test_a_file_from_new_to_old_is_read_from_its_end_and_any_other_order_is_refused(tmp_path):
+    """As the documentation of the repair says: nothing is guessed of rows that are mixed up."""
+    newest_first = own_files(tmp_path, bars=lambda frame: frame[::-1])
+    market = Market.load(*newest_first, instrument="BTCUSDT")
+    assert market == MARKET
+    assert "sort" not in market.filled
+
+    mixed = own_files(tmp_path, bars=lambda frame: frame[::-1].iloc[[1, 0, *range(2, 96)]])
+    with pytest.raises(DataError, match="bars must be in order of time"):
+        Market.load(*mixed)
+    assert "sort" in Market.load(*mixed, repair="sort").filled
+    page = (Path(__file__).parents[2] / "docs" / "quality.md").read_text(encoding="utf-8")
+    assert "from new to old" in page
