@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -107,14 +107,18 @@ def find_survivable(rules: MarginRules, backing: float, lost: float, move: float
     # The notional of which the venue takes the margin, per unit of the notional at the entry.
     tested = 1.0 if rules.is_valued_at_entry else move
 
+    # The answer lies in the last bracket whose floor survives: N with N * tested = floor. Both
+    # sides of the inequality are multiplied by ``tested``, so that nothing is divided.
     rate = b.compute_rate(rules, 0, rules.multiplier)
     amount = 0.0
     for k in range(1, len(rules.floors)):
-        # The answer lies in the bracket before if the floor of this one does not survive.
-        if rules.floors[k] * (lost + rate * tested) > (backing + amount) * tested:
+        floor = rules.floors[k]
+        if floor * (lost + rate * tested) > (backing + amount) * tested:
             break
+
+        # MM has no jump at a floor, so the amount grows by what the rate grows there.
         next_rate = b.compute_rate(rules, k, rules.multiplier)
-        amount += rules.floors[k] * (next_rate - rate)
+        amount += floor * (next_rate - rate)
         rate = next_rate
 
     # What is lost and required together does not grow with the notional: any notional survives.
@@ -582,70 +586,131 @@ def read_book(
     The arguments are those of :func:`requirement`, ``balance`` is realized money. All is checked,
     and packed into the arrays that compiled code reads. Raises ParameterError.
     """
-    # Positions, at the venues of their instruments.
-    venue_by_name = read_venues(venues, quantities, prices)
-    names = tuple(venue_by_name)
-    held_contracts = read_numbers("quantities", quantities, names, Real(), missing=0.0)
-    prices_now = read_numbers("prices", prices, names)
-    contracts = {name: venue.contract for name, venue in venue_by_name.items()}
-    rules = {name: read_rules(venue) for name, venue in venue_by_name.items()}
-    agree_settlement(contracts)
-    if venue_leverage is not None:
-        rules = set_leverage(rules, venue_leverage)
+    positions = read_positions(venues, quantities, prices, entries, venue_leverage)
+    names = positions.names
 
     # Collateral, which may follow the price of an instrument.
     assets = r.list_given("collateral", collateral, Collateral)
     followed = list_followed(assets, names)
-    worth = list_worth(assets, collateral_prices, prices_now)
+    worth = list_worth(assets, collateral_prices, positions.prices)
 
     # Options, and the rule that margins all of it.
-    listed = r.list_given("options", options, OptionPosition)
-    labels = [position.label for position in listed]
     declared: MarginRule = r.Requirement().check("rule", rule)
-    resolved = declared.resolve(names, labels)
-    if listed:
-        o.check_options(listed, resolved, rules)
-    groups, group_numbers = o.number_groups(resolved, labels, names)
+    listed = r.list_given("options", options, OptionPosition)
+    resolved = declared.resolve(names, [position.label for position in listed])
+    book_options = pack_options(listed, resolved, positions)
+    packed = resolved.pack(positions.rules, assets, underlyings=book_options.groups)
+    packed = packed._replace(spot=pack_spot(positions.haircuts))
 
-    packed = resolved.pack(rules, assets, underlyings=groups)
-    haircuts = [contract.haircut for contract in contracts.values()]
-    packed = packed._replace(spot=pack_spot(haircuts))
-    option_arrays = o.pack_options(listed, group_numbers)
-    option_rules = o.pack_option_rules(resolved, option_arrays, groups, names)
-
-    # An option without a mark has its value by the model.
-    option_kernels.fill_options(option_arrays, option_rules)
-    is_unmarked = np.isnan(option_arrays.marks)
-    option_arrays.marks[is_unmarked] = option_arrays.values[is_unmarked]
-
-    entered = prices_now
-    if entries is not None:
-        entered = read_numbers("entries", entries, names)
     held = Holdings(
-        quantities=np.array([*held_contracts.values()], dtype=np.float64),
-        entries=value_contracts(rules, entered),
-        values=value_contracts(rules, prices_now),
+        quantities=np.array(positions.quantities, dtype=np.float64),
+        entries=value_contracts(positions.rules, positions.entries),
+        values=value_contracts(positions.rules, positions.prices),
         amounts=np.array([asset.amount for asset in assets], dtype=np.float64),
         prices=np.array(worth, dtype=np.float64),
     )
+
+    # Spot was paid for with its notional at the entry, a margined position with nothing.
     money = Real().check("balance", balance)
+    notionals = held.quantities * held.entries
     is_margined = ~packed.spot.are_spot
     return Book(
         names=names,
         rule=resolved,
         packed=packed,
         held=held,
-        prices=np.array([*prices_now.values()]),
-        entries=np.array([*entered.values()]),
+        prices=np.array([*positions.prices.values()]),
+        entries=np.array([*positions.entries.values()]),
         balance=money,
-        cash=money - float(np.sum(held.quantities * held.entries * is_margined)),
+        cash=money - float(np.sum(notionals * is_margined)),
         followed=followed,
         listed=listed,
-        groups=groups,
-        options=option_arrays,
-        option_rules=option_rules,
-        offsets=option_arrays.marks - option_arrays.values,
+        groups=book_options.groups,
+        options=book_options.arrays,
+        option_rules=book_options.rules,
+        offsets=book_options.arrays.marks - book_options.arrays.values,
     )
+
+
+class BookPositions(NamedTuple):
+    """The positions of a book in the order of ``names``: contracts held, prices, entry prices.
+
+    ``rules`` are the margin rules of the instruments. ``haircuts`` are those of spot contracts,
+    None of margined ones.
+    """
+
+    names: tuple[str, ...]
+    rules: Mapping[str, MarginRules]
+    haircuts: list[float | None]
+    quantities: list[float]
+    prices: Mapping[str, float]
+    entries: Mapping[str, float]
+
+
+def read_positions(
+    venues: Venues,
+    quantities: Numbers,
+    prices: Numbers,
+    entries: Numbers | None,
+    venue_leverage: Numbers | None,
+) -> BookPositions:
+    """Return the positions that a user names at the venues of their instruments; all is checked.
+
+    Without ``entries`` they were opened at today's prices.
+    """
+    venue_by_name = read_venues(venues, quantities, prices)
+    names = tuple(venue_by_name)
+    held_contracts = read_numbers("quantities", quantities, names, Real(), missing=0.0)
+    prices_now = read_numbers("prices", prices, names)
+    entered = prices_now if entries is None else read_numbers("entries", entries, names)
+
+    contracts = {name: venue.contract for name, venue in venue_by_name.items()}
+    agree_settlement(contracts)
+    rules = {name: read_rules(venue) for name, venue in venue_by_name.items()}
+    if venue_leverage is not None:
+        rules = set_leverage(rules, venue_leverage)
+
+    return BookPositions(
+        names=names,
+        rules=rules,
+        haircuts=[contract.haircut for contract in contracts.values()],
+        quantities=[*held_contracts.values()],
+        prices=prices_now,
+        entries=entered,
+    )
+
+
+class BookOptions(NamedTuple):
+    """The options of a book as arrays, what the rule needs of them, and the names of their groups.
+
+    A group has the options of one underlying.
+    """
+
+    arrays: OptionPositions
+    rules: OptionRules
+    groups: tuple[str, ...]
+
+
+def pack_options(
+    listed: Sequence[OptionPosition],
+    rule: MarginRule,
+    positions: BookPositions,
+) -> BookOptions:
+    """Return options under a rule as arrays; one without a mark has its value by the model.
+
+    Raises ParameterError if the rule margins no options, or not these.
+    """
+    if listed:
+        o.check_options(listed, rule, positions.rules)
+    labels = [position.label for position in listed]
+    groups, group_numbers = o.number_groups(rule, labels, positions.names)
+    arrays = o.pack_options(listed, group_numbers)
+    rules = o.pack_option_rules(rule, arrays, groups, positions.names)
+
+    option_kernels.fill_options(arrays, rules)
+    is_unmarked = np.isnan(arrays.marks)
+    arrays.marks[is_unmarked] = arrays.values[is_unmarked]
+    return BookOptions(arrays, rules, groups)
 
 
 def read_venues(venues: Venues, quantities: Numbers, prices: Numbers) -> dict[str, Venue]:
