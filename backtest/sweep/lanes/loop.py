@@ -128,38 +128,42 @@ def simulate_block(
     leverage below 0, or the fault of a lane that was simulated alone. After a fault the lanes are
     used no more: their sets are run one by one.
     """
+    # For speed alone: calls get the address of a record, in place of a copy of its fields.
     terms = by_reference(terms)
     market = by_reference(market)
     policies = by_reference(policies)
     lanes = by_reference(lanes)
     single = by_reference(single)
+
     feed = market.feed
     clock = market.clock
     n_instruments = len(lanes.signal)
     quiet.begin_prices(terms, feed, lanes)
+
     # The blocks of a market share a table of prices: the first that reaches these bars writes it.
     if lanes.cursor[CURSOR.is_written] == 0:
         quiet.write_table(terms, feed, lanes, start, stop)
 
     for t in range(start, stop):
         # The bar in all lanes: its open, its close, and the sample (such as a day) that it ends.
+        # ``alone_bits`` has a bit for each lane that this is not exact for.
         quiet.write_bar_prices(terms, feed, lanes, t)
-        alone = pass_open(terms, feed, lanes, n_instruments, t)
+        alone_bits = pass_open(terms, feed, lanes, n_instruments, t)
         close_lanes(terms, lanes, n_instruments)
         free = grow_free(lanes.free_return[0], clock.risk_free[t])
         if clock.ends_sample[t] != 0.0:
             end_samples(lanes, free)
 
-        # The same bar again in some of them, through the loop of a run.
-        if alone != 0:
+        # The same bar again in those lanes, through the loop of a run: it overwrites their results.
+        if alone_bits != 0:
             quiet.write_before(terms, feed, lanes, t)
-            why = simulate_lanes_alone(terms, market, lanes, single, alone, t)
+            why = simulate_lanes_alone(terms, market, lanes, single, alone_bits, t)
             if why != DONE:
                 return t, why
 
         # What lanes share moves on after the lanes that pass alone, which read it as it was.
         end_bar(feed, clock, lanes, free, t)
-        if alone != 0:
+        if alone_bits != 0:
             end_lanes(terms, lanes, n_instruments)
 
         # Policies decide at the close, from what all accounts are after the bar.
