@@ -257,6 +257,7 @@ UNTRIED = (
 """Messages whose names and commands alone are checked."""
 NOT_RAISED = (
     "backtest {}", "\n    backtest ", "backtest data import --repair \\1", "or TABLE.KEY=VALUE",
+    "backtest data import --columns \\1high", "backtest data import --interval 1h",
     "as --snapshot of",
     "[bold]Examples[/bold]", "\nbacktest run {}",     "probability of backtest overfitting",
 )  # fmt: skip
