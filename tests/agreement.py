@@ -35,7 +35,7 @@ MONEY = (
     "equity", "reserve", *TERMS, "top_up", "cash", "available", "initial_margin", "realized_pnl",
     "unrealized_pnl",
 )  # fmt: skip
-KINDS = (
+KINDS_OF_EVENTS = (
     "fill", "fee", "slippage", "impact", "funding", "interest", "expense", "stop", "liquidation",
     "liquidation_loss", "top_up", "bad_debt", "flow", "withdrawal_refused", "ruin", "margin_added",
     "margin_returned", "margin_refused", "time_stop",
@@ -317,7 +317,7 @@ def compare_ledger(out: Outcome, events: pd.DataFrame, scale: np.ndarray) -> lis
     expected_counts = Counter(event.kind for event in out.events)
 
     faults = []
-    for kind in KINDS:
+    for kind in KINDS_OF_EVENTS:
         if not (counts[kind] or expected_counts[kind]):
             continue
         total = float(amounts[kinds == kind].sum())

@@ -348,7 +348,8 @@ def check_compiled(trial: ContractTrial) -> str:
                 f"{core.repr_plain(compiled_target[bar])} compiled, "
                 f"{core.repr_plain(plain_target[bar])} in plain Python; in "
                 "leverage use math.log, math.exp, math.sqrt and so on rather than numpy's "
-                "functions or ** 0.5, whose last bit may differ once compiled"
+                "functions, and in a policy of this package backtest.math.power in place of **: "
+                "their last bit may differ once compiled"
             )
 
     names = ", ".join(situation.name for situation in trial.tried)

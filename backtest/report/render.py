@@ -270,7 +270,7 @@ def lay_out_column(table: Table, place: int) -> Laid:
 
     # The head is as wide as the widest cell, or its longest word.
     head = " ".join(filter(None, (column.title, column.unit)))
-    longest = max(map(len, [*cells, *head.split()]), default=1)
+    longest = max(1, *map(len, [*cells, *head.split()]))
     lines = textwrap.wrap(core.escape_directions(head), longest, break_on_hyphens=False)
 
     width = max(map(len, cells), default=0)

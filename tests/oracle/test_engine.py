@@ -14,8 +14,17 @@ import pandas as pd
 import pytest
 
 from backtest import Multiple
+from backtest.account.events import EVENTS
+from backtest.account.money import FILL_COSTS
 from tests import cases
-from tests.agreement import assert_agrees, differences, run_engine, trust_data
+from tests.agreement import (
+    CALLS,
+    KINDS_OF_EVENTS,
+    assert_agrees,
+    differences,
+    run_engine,
+    trust_data,
+)
 from tests.option_cases import make_option_case
 from tests.oracle import COSTS, KIND_OF_COLUMN, Outcome, simulate
 
@@ -128,6 +137,12 @@ def test_the_engine_equals_the_oracle(make, block, monkeypatch):
             out = assert_agrees(case, f"{make.__name__}({seed})")
             SEEN[make.__name__, seed] = seen_in(case, out)
             assert_ledger_agrees(out)
+
+
+def test_every_kind_of_event_is_compared():
+    """A resting order and a missing quote carry no money, and the oracle has no event of them."""
+    kinds = {event.kind.name for event in EVENTS} | {*FILL_COSTS.values()}
+    assert kinds - {*KINDS_OF_EVENTS, *CALLS} == {"limit_order", "unquoted"}
 
 
 SEEN: dict[tuple[str, int], set[tuple[str, str]]] = {}

@@ -26,6 +26,7 @@ from backtest.report.explored_sets import explore_sweep, find_neighbors
 from backtest.report.figures import drop_dust, thin_rows
 from backtest.report.page import (
     Cell,
+    Column,
     Paragraph,
     Section,
     Table,
@@ -38,6 +39,7 @@ from backtest.report.render import (
     GAP,
     choose_columns,
     find_width,
+    lay_out_column,
     tag_prose,
     write_html,
     write_page,
@@ -880,3 +882,9 @@ def test_covariances_of_a_few_returns_are_not_drawn():
 def test_numbers_that_were_written_before_are_aligned_as_numbers(cells, expected):
     """The bands of paths have returns and days in one column, which stood on the left as words."""
     assert has_numerals(cells) is expected
+
+
+def test_numbers_without_notes_are_printed():
+    """A column of notes that has no head and no text is as wide as nothing, not an error."""
+    table = Table("", (Column(""), Column("")), (("Equity", ""),))
+    assert lay_out_column(table, 1).width >= 0
