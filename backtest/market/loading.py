@@ -104,7 +104,7 @@ def load_fields(
 ) -> dict[str, Any]:
     """Return the fields of the market in files, but for its source; ``more`` paths by role."""
     frames, options, filled = open_files(paths, options, more=more)
-    fields = load_frames(frames, options, where=", ".join(map(str, paths)))
+    fields = load_frames(frames, options, where=", ".join(map(str, paths)), is_of_files=True)
     return {**fields, "filled": {**fields["filled"], **filled}}
 
 
@@ -487,20 +487,27 @@ def count_missing_settlements(funding: Subject, covered: timed.Span) -> int:
     return missing
 
 
-def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str, Any]:
+def load_frames(
+    frames: Frames,
+    options: ReadOptions,
+    *,
+    where: str,
+    is_of_files: bool = False,
+) -> dict[str, Any]:
     """Return the fields of a market by name, all but its source; raise all that is wrong at once.
 
     Prices without a mark of their own are also the marks, and settlements without one have NaN.
+    Files, whose stamps somebody else wrote, are warned of where they settle at odd hours.
     """
     subjects, defects, filled = read_frames(frames, options)
     defects.refuse(where)
     bars = subjects["bars"].table.ordered
     mark = subjects.get("mark")
     funding = subjects.get("funding")
-    if funding is not None:
-        warn_of_odd_hours(funding)
-    else:
+    if funding is None:
         warn_of_dividends(bars)
+    elif is_of_files:
+        warn_of_odd_hours(funding)
     no_volume = np.zeros(bars.time.size)
 
     prices = {}

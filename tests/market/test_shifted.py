@@ -216,9 +216,11 @@ def settle(first: str, freq: str, n_stamps: int = 30) -> bt.Market:
     ("05:00", "8h", "05:00, 13:00, 21:00"), ("01:00", "8h", "01:00, 09:00, 17:00"),
     ("02:00", "4h", "02:00, 06:00, 10:00, 14:00, 18:00, 22:00"),
 ])  # fmt: skip
-def test_settlements_at_hours_of_no_venue_are_named(first, freq, hours):
+def test_settlements_at_hours_of_no_venue_are_named(tmp_path, first, freq, hours):
+    market = settle(first, freq)
+    market.save(tmp_path / "market")
     with pytest.warns(UserWarning, match=f"settlements are at {hours} UTC, venues settle each"):
-        market = settle(first, freq)
+        bt.Market.load(tmp_path / "market")
     finding = bt.quality(market).find("funding", "at hours of no venue")
     assert finding.level == "doubt"
     assert hours in finding.places[0]
@@ -228,8 +230,9 @@ def test_settlements_at_hours_of_no_venue_are_named(first, freq, hours):
     ("00:00", "8h"), ("04:00", "8h"), ("00:00", "4h"), ("03:00", "1h"), ("05:00", "24h"),
     ("08:00:00.013", "8h"),
 ])  # fmt: skip
-def test_settlements_of_venues_raise_no_warning(first, freq):
+def test_settlements_of_venues_raise_no_warning(tmp_path, first, freq):
+    settle(first, freq).save(tmp_path / "market")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        market = settle(first, freq)
+        market = bt.Market.load(tmp_path / "market")
     assert not bt.quality(market).find("funding", "at hours of no venue").count
