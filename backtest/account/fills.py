@@ -651,19 +651,19 @@ def write_isolated_costs(bar: r.AccountBar, i: int) -> None:
     price_ratio = dearest / abs(quote.fill)
     plan.cost_of_balance = price_ratio * orders.compute_outlay(rules, quote, plan.fee_rate)
 
-    # A flip returns margin and profit of what it closes, less the fee of that.
-    plan.returned_by_flip = -plan.fee
+    # Only a flip gives money back. What its own limits cut to nothing is not sent, and pays no fee.
     is_flip = plan.notional_held < 0.0
-    if is_flip:
-        position = r.pick_position(bar.state, i)
-        filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
-        profit = compute_profit(position, filled_value)
-        fee = plan.fee_rate * abs(position.quantity) * abs(filled_value)
-        plan.returned_by_flip += position.margin + profit - fee
+    if not is_flip:
+        is_sent = plan.notional_added != 0.0
+        plan.returned_by_flip = -plan.fee if is_sent else 0.0
+        return
 
-    # An increase that its own limits cut to nothing is not sent, and pays no fixed fee.
-    elif plan.notional_added == 0.0:
-        plan.returned_by_flip = 0.0
+    # It returns margin and profit of what it closes, less the fee of that, and its fixed fee.
+    position = r.pick_position(bar.state, i)
+    filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
+    profit = compute_profit(position, filled_value)
+    fee_of_closing = plan.fee_rate * abs(position.quantity) * abs(filled_value)
+    plan.returned_by_flip = -plan.fee + (position.margin + profit - fee_of_closing)
 
 
 def has_isolated_increase(terms: r.Terms, scratch: r.Scratch) -> bool:

@@ -212,9 +212,9 @@ def observe_segment(
 ) -> list[ObservedPolicy]:
     """Return the policies of a segment with their columns, as known at its last bar.
 
-    A segment is bars in which the same policies decide. ``weights`` are the signals of its rule,
-    (n, n_seen), None for those of the setup. Where the bars up to its end are too few for a policy,
-    its columns are NaN. The overlay is observed again if it is a new one.
+    A segment is bars in which the same policies decide. ``setup`` has the policies of the whole run
+    and the bars that each sees. ``weights`` are the signals of the segment's rule for all bars
+    seen, (n, n_bars), None for those of the setup. The overlay is observed again if it is new.
     """
     n = len(setup.markets)
     clock = find_clock(setup.markets)
@@ -222,19 +222,12 @@ def observe_segment(
 
     observed = []
     for i, before in enumerate(setup.observed[:n]):
-        market = before.market
+        policy: Policy = core.pick_value(segment.policy, setup.markets.names[i])
+        signal = None
         if weights is not None:
             first, stop = clock.seen.spans[i]
             signal = np.clip(weights[i, first:stop], -1.0, 1.0)
-            market = market.with_signal(signal)
-
-        # How many bars of the policy's market are known at the end of the segment.
-        n_known = min(n_seen - before.first, market.n_bars)
-        policy: Policy = core.pick_value(segment.policy, setup.markets.names[i])
-        columns = observe_until(policy, market, n_known)
-        if not columns:
-            columns = {name: np.full(market.n_bars, np.nan) for name in before.columns}
-        observed.append(before._replace(policy=policy, market=market, columns=columns))
+        observed.append(observe_known(before, policy, n_seen, signal))
 
     # An overlay comes after the policies of instruments.
     observed = show_terms(observed, setup.account, setup.venues)
@@ -242,6 +235,26 @@ def observe_segment(
         return [*observed, *setup.observed[n:]]
     signals = clock.pick(setup.signal)
     return [*observed, *observe_overlay(segment.overlay, clock.seen, signals)]
+
+
+def observe_known(
+    before: ObservedPolicy, policy: Policy, n_seen: int, signal: core.FloatArray | None
+) -> ObservedPolicy:
+    """Return a policy in place of the one before, with the columns that it knows after some bars.
+
+    ``n_seen`` counts the bars of the run, of which the market of a policy may begin later. Where
+    they are too few for it, columns are NaN. ``signal``, one for each bar of its market, replaces
+    that of the market; None keeps it.
+    """
+    market = before.market
+    if signal is not None:
+        market = market.with_signal(signal)
+
+    n_known = min(n_seen - before.first, market.n_bars)
+    columns = observe_until(policy, market, n_known)
+    if not columns:
+        columns = {name: np.full(market.n_bars, np.nan) for name in before.columns}
+    return before._replace(policy=policy, market=market, columns=columns)
 
 
 def observe_until(policy: Policy, market: m.Market, stop: int) -> dict[str, core.FloatArray]:
