@@ -413,7 +413,8 @@ def mark_account(bar: r.AccountBar, t: int) -> None:
 def count_bars(bar: r.AccountBar) -> None:
     """Count the bars since liquidations and stops, and add the bar's money of collateral.
 
-    Policies see the sums of both since the start: profit of collateral, and what was converted.
+    Sweeps and stress tests, which keep no bars, read the sums of that money since the start: the
+    profit of collateral, and the cost of what was converted.
     """
     state = bar.state
     wallet = state.wallet

@@ -3,7 +3,8 @@
 :func:`fill_decisions` is step 5 of a bar. It takes section 4 of ``docs/accounting.md`` in this
 order, and the order matters, as each step reads what the ones before it wrote:
 
-1. targets: the notional that each decision asks for (4.1), and bands around it (4.2);
+1. targets: the notional that each decision asks for (4.1), bands around it (4.2), and the cap of
+   the gross leverage over all;
 2. reductions fill, because they free margin for the increases;
 3. each increase is cut to its share of the equity, its own margin and its wallet (4.3);
 4. isolated increases are cut to the balance that they share;
@@ -25,7 +26,8 @@ target                what the decision asks for: notional by side, never negati
 notional_held         notional before the order, by side
 notional_kept         the part of an increase that is held already; 0 for a flip
 notional_added        the part of an increase that the order adds to it
-allowed_by_...        the notional that a rule allows at most, by side
+allowed_by_...        the notional that a rule allows at most, by side; in a plan, what it left of
+                      the target: never less than is held
 quantity              signed contracts, or by side where it says so
 contract value        u(P) of section 1: money a contract, negative if inverse
 contract_notional     its absolute value: notional of one contract, at the quote's fill
@@ -34,7 +36,8 @@ fee_rate              the fee of an order, per unit of notional
 fee                   the fixed fee of an order, money
 cost                  worsening and fee together, per unit of notional
 cost_of_balance       money that the balance pays per unit of notional added
-returned_by_flip      money that the closing part of a flip gives back to the balance
+returned_by_flip      money that the closing part of a flip gives back to the balance, less the
+                      fixed fee of the order; minus that fee for an increase that is no flip
 common_factor         the part (0 to 1) of all increases that initial margin allows
 ====================  ============================================================================
 

@@ -43,7 +43,7 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
     fills.choose_orders(bar, equity)
     trade_at_market(bar, t)
 
-    # Increases come before reductions, as in fills at market.
+    # What rests frees no margin now, so reductions need not come before increases.
     common_factor = place_increases(bar, t, equity)
     place_reductions(bar, t)
     finish_placing(bar, common_factor)

@@ -2,12 +2,11 @@
 
 A call goes through these states, each by one function:
 
-1. it opens at a close where the margin ratio crosses ``margin_call`` from below
-   (:func:`begin_call`);
+1. it opens at a close where the margin ratio crosses ``margin_call`` from below, or is still over
+   it when the grace of the last call has ended (:func:`begin_call`);
 2. at the next open the reserve tops the account up, once per call (:func:`answer_calls`). The call
-   is met, or it failed;
-3. where nothing tops up, it is met at a later close, or fails by a liquidation or ruin
-   (:func:`close_call`);
+   is met where that suffices, else it failed. Where nothing is topped up, it stays open;
+3. it is then met at a later close, or fails by a liquidation or ruin (:func:`close_call`);
 4. a venue with a grace reduces what is still called when it is over (:func:`force_reductions`).
 
 ====================  ============================================================================

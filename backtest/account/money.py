@@ -14,7 +14,8 @@ class Wallet(Struct):
     """The money of an account at a close, and what it counts; flags are 0 or 1.
 
     ``overlay`` is the portfolio's leverage at the next open, ``since_pool`` the bars since the
-    pool's last liquidation, ``pool_failed`` whether it failed in this bar, ``assets_so_far`` the
+    pool's last liquidation, ``pool_failed`` whether it failed in this bar, ``peak`` the
+    highest ``unit``, ``assets_so_far`` the
     profit of the collateral, ``converted_so_far`` the cost of selling it, ``highest`` the highest
     equity since the start or the last equity stop, ``turnover`` what was traded so far.
     ``day_open`` and ``week_open`` are the equity at the first open of the day and of the week with
@@ -161,7 +162,8 @@ MONEY_TERMS = (
     MoneyTerm("collateral_pnl", sign=1.0, words="profit of collateral", is_of_assets=True),
     MoneyTerm("conversion", sign=-1.0, words="cost of conversions", is_of_assets=True),
 )
-"""All that changes the equity, each said once: records, statements and pages read it."""
+"""All that changes the equity but a top-up, each said once: records, statements and pages read it.
+A top-up moves money from the reserve of the account to its cash."""
 SIGNS = {term.name: term.sign for term in MONEY_TERMS}
 """How each term changes the equity: 1 or -1, by name."""
 TERMS = tuple(SIGNS)

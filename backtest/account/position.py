@@ -170,7 +170,8 @@ def charge(rules: InstrumentRules, balances: Balances, amount: float) -> Balance
     """Return the balances after an amount of money was charged: a fee, or funding (accounting 3).
 
     The cash pays. Beside a cross position it may become negative, which is a loan. Beside an
-    isolated position it may not: what it lacks is taken from the margin of the position.
+    isolated position it may not: what it lacks is taken from the margin of the position. Of the fee
+    of an increase the wallet owes it nevertheless: ``post_in_full`` of :mod:`.fills` says why.
     """
     cash = balances.cash - amount
     if not rules.margin.is_isolated:

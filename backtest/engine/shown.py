@@ -42,7 +42,7 @@ N_SHOWN = 16
 SETTING = 17
 """Entry of ``shown`` into which a policy writes the venue leverage that it decides."""
 PART, WHOLE = 1, 2
-"""What a policy reads of the account: nothing of its margin, or anything."""
+"""What a policy reads of the account: PART of it, without its margin, or the WHOLE of it."""
 OPEN, HIGH, LOW, CLOSE, MARK_CLOSE, VOLUME, FUNDING = range(7)
 """Entries of ``Deciders.bar``; ``seen_bars`` has the first six of longer bars."""
 MARGIN_NUMBERS = (
