@@ -276,6 +276,15 @@ def test_fills_that_add_up_to_nothing_differ_from_no_position_by_nothing():
     assert not shadow.notices
 
 
+def misstate(snapshot: bt.AccountSnapshot, amount: float) -> bt.AccountSnapshot:
+    """Return a snapshot whose equity, and peak with it, is off by an amount."""
+    assert snapshot.equity is not None
+    assert snapshot.peak_equity is not None
+    equity = snapshot.equity + amount
+    peak = max(snapshot.peak_equity, equity)
+    return dataclasses.replace(snapshot, equity=equity, peak_equity=peak)
+
+
 @pytest.mark.parametrize(("at_end", "said"), [
     (0.0, "is +100.00, on 2023-01-06, and +0.00 is unexplained at the end"),
     (-5.0, "is -105.00, on 2023-01-08, and -5.00 is unexplained at the end"),
@@ -294,11 +303,7 @@ def test_what_a_snapshot_between_leaves_unexplained_is_named(at_end, said):
     right = test.shadow(policy, fills, [begin, middle, end])
     assert not right.notices
 
-    assert middle.equity is not None
-    assert end.equity is not None
-    middle = dataclasses.replace(middle, equity=middle.equity + 100.0)
-    end = dataclasses.replace(end, equity=end.equity + at_end)
-    shadow = test.shadow(policy, fills, [begin, middle, end])
+    shadow = test.shadow(policy, fills, [begin, misstate(middle, 100.0), misstate(end, at_end)])
     assert said in shadow.notices[0]
     assert len(shadow.notices) == 1
 
