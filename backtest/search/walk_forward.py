@@ -523,7 +523,7 @@ def measure_defaults(evaluator: Evaluator, first: int) -> dict[str, float]:
         warnings.simplefilter("ignore")  # those of the tuned accounts were given
         try:
             return dict(evaluator.replay({}, first=first).metrics)
-        except core.BacktestError:
+        except (core.ParameterError, core.PolicyError):
             return {}
 
 

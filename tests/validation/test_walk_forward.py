@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from backtest.policies.lookahead import rewrite_after
 from backtest.results.luck import probability_of_skill
 from backtest.search import deflate_alone
 from backtest.search.validation import estimate_overfitting, find_rank
-from backtest.search.walk_forward import count_ways, list_warnings
+from backtest.search.walk_forward import count_ways, list_warnings, measure_defaults
 from backtest.search.winner import warn_of_few_fills
 from backtest.strategies import Constant
 from tests.kit import ask_test, bars_market, check_refused, make_venue, simulate_pair
@@ -479,3 +479,14 @@ def test_warnings_of_folds_that_differ_in_numbers_alone_are_one():
         "in all 3 folds, as in the first of them: few bars",
         "in 2 of 3 folds, as in the first of them: 1 fill in the holdout",
     ]
+
+
+def test_books_that_do_not_balance_are_no_missing_row():
+    """The defaults of a walk may be refused; a fault of the accounting ends the walk."""
+
+    def fail(_values, **_span):
+        raise bt.AccountingError("the books must balance")
+
+    broken: Any = SimpleNamespace(replay=fail)
+    with pytest.raises(bt.AccountingError):
+        measure_defaults(broken, first=0)
