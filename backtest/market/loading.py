@@ -536,8 +536,10 @@ def load_frames(
 def warn_of_dividends(bars: TimedTable) -> None:
     """Warn of a column of dividends, which pays nothing: only funding is paid."""
     for name, values in bars.columns.items():
+        if plain_name(name) not in DIVIDENDS:
+            continue
         n_paid = int(np.count_nonzero(values > 0.0))
-        if plain_name(name) in DIVIDENDS and n_paid:
+        if n_paid:
             core.warn_caller(
                 f"the {core.count_nouns(n_paid, 'dividend')} of the column {name!r} are not paid "
                 f"({bars.name}): give them as funding, a row at the open of each ex-date with "

@@ -73,6 +73,7 @@ def scale_to_volatility(
     most: float = 1.0,
     exact: float = EXACT,
     run_at: Callable[[float, ScaledAccount, float], Result] | None = None,
+    band_factors: Sequence[float] = (1.0,),
 ) -> ScaledAccount:
     """Scale all positions of an account, and run it again, until it has an annual volatility.
 
@@ -81,7 +82,7 @@ def scale_to_volatility(
     ln(target / sigma) / e, with the elasticity e = 1 at first, and then d ln sigma / d ln c of the
     last two runs. The nearest of at most 6 runs is returned; ``distance`` says how near, ``exact``
     how near suffices. Where none of them is within 1 %, :func:`scan_scales` looks around the
-    nearest.
+    nearest, with each of ``band_factors``.
     """
 
     def run_scaled(scale: float, nearest: ScaledAccount, band_factor: float) -> ScaledAccount:
@@ -116,7 +117,6 @@ def scale_to_volatility(
 
     if not is_worth_a_scan(best):
         return best
-    band_factors = (1.0,) if run_at is None else SCAN_BANDS
     return scan_scales(best, most, band_factors, run_scaled)
 
 
@@ -359,12 +359,14 @@ def hold_at_equal_risk(
 
     # Before the first run no gross leverage is known: it has the bands of the account.
     target = like.metrics["volatility"] if volatility is None else volatility
+    has_band = any(core.list_values(setup.account.band))
     return scale_to_volatility(
         run_constant(1.0, band_share=1.0),
         target,
         most=math.inf,
         exact=exact,
         run_at=run_at,
+        band_factors=SCAN_BANDS if has_band else (1.0,),
     )
 
 
