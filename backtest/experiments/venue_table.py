@@ -76,15 +76,12 @@ def complete_preset_of_one(table: dict[str, Any], markets: Markets) -> None:
     if market.synthetic or not market.instrument:
         return
 
-    is_named = "preset" in table
-    shared = table.get("preset", DEFAULT_VENUE.partition(":")[0])
-    if not shared:
+    usual = DEFAULT_VENUE.partition(":")[0]
+    if "preset" not in table and find_preset_symbol(usual, name, market.instrument) is None:
         return
-    try:
+    shared = table.get("preset", usual)
+    if shared:
         table["preset"] = complete_preset(shared, name, market)
-    except core.VenueError:
-        if is_named:
-            raise
 
 
 def warn_of_other_symbol(venue: Venue, name: str, market: Market, n_markets: int) -> None:
