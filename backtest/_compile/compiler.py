@@ -186,7 +186,7 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     All other functions become internal to the object, so that LLVM may inline and drop them. The
     function itself stays public until the call is linked to it by its name.
     """
-    # 1. A module of LLVM with the function and all that it calls, of which it alone is public.
+    # 1. A module of LLVM: the function, which alone is public, and all that it calls.
     library = made.library
     if isinstance(library, WholeLibrary):
         module = library._final_module.clone()
@@ -513,7 +513,7 @@ def list_needed(library: Any) -> list[Any]:
 
 
 def share(module: Any) -> None:
-    """Mark the public functions that a module defines as copies, of which the linker keeps one.
+    """Mark the public functions of a module as copies: the linker keeps one of each.
 
     Several libraries may define the same function. Without the mark ("linkonce_odr") the linker
     would refuse the second one. A marked function is also dropped once all its calls are inlined.

@@ -390,7 +390,7 @@ def find_nearness(
     left -= one.level * a.compute_in_bracket(terms, bracket, notional)
 
     # Less than CAUTION of the larger notional may be rounding, and also the TOLERANCE by which the
-    # price tried is beyond the near ones. A NaN, of which nothing is known, MAY_BE_NEAR.
+    # price tried is beyond the near ones. A NaN says nothing: MAY_BE_NEAR.
     rounding = CAUTION * max(notional, abs(quantity * value))
     if left > rounding:
         return NOT_NEAR

@@ -242,8 +242,8 @@ def observe_known(
 ) -> ObservedPolicy:
     """Return a policy in place of the one before, with the columns that it knows after some bars.
 
-    ``n_seen`` counts the bars of the run, of which the market of a policy may begin later. Where
-    they are too few for it, columns are NaN. ``signal``, one for each bar of its market, replaces
+    ``n_seen`` counts the bars that the run has seen; the market of a policy may begin later. Where
+    its bars are too few, columns are NaN. ``signal``, one for each bar of its market, replaces
     that of the market; None keeps it.
     """
     market = before.market

@@ -104,7 +104,7 @@ def find_survivable(rules: MarginRules, backing: float, lost: float, move: float
     In a bracket of the margin table MM(x) is rate * x - amount. So the loop finds the bracket of
     the answer, and the last line solves the inequality there.
     """
-    # The notional of which the venue takes the margin, per unit of the notional at the entry.
+    # The notional that the venue margins, per unit of the notional at the entry.
     tested = 1.0 if rules.is_valued_at_entry else move
 
     # The answer lies in the last bracket whose floor survives: N with N * tested = floor. Both

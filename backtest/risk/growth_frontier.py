@@ -34,7 +34,8 @@ from backtest.risk.paths import Paths, simulate_paths
 
 YEAR = YEAR_DAYS * DAY
 MOST_CUT = 0.5
-"""The share of decisions that a limit cuts from which the best size is read as its own."""
+"""A limit that cuts more than this share of decisions is named beside the best size: growth there
+says more of the limit than of the size."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
